@@ -1,0 +1,215 @@
+// What a handler is given: one peer, to send to and to end.
+//
+// A connection never calls the engine. It queues and remembers what was asked of it, and its loop carries that out as
+// soon as the hook returns, or, for a connection other than the one whose hook it is, at the end of the batch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/close_reason.hpp>
+#include <tcp/detail/intrusive_list.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/error.hpp>
+#include <tcp/loop/kept_bytes.hpp>
+#include <tcp/loop/loop_context.hpp>
+#include <tcp/loop/send_queue.hpp>
+
+namespace tcp::inline v0 {
+
+namespace detail {
+template <class Handler, class Engine>
+class connection_driver;
+template <class Handler>
+class connection_table;
+}  // namespace detail
+
+/// Whether what was sent is on its way. It converts to bool; error() says why not.
+class send_result {
+public:
+    constexpr send_result() noexcept = default;
+    constexpr explicit send_result(tcp::error why) noexcept : error_{why} {}
+
+    constexpr explicit operator bool() const noexcept { return error_ == tcp::error{}; }
+    std::error_code error() const noexcept {
+        return *this ? std::error_code{} : make_error_code(error_);
+    }
+
+private:
+    tcp::error error_{};
+};
+
+/// One peer. It lives from before on_open until on_close returns; a reference to it must not be kept longer.
+/// Every function is for the thread of its loop, inside a hook.
+class connection : private detail::tagged_node<detail::touched>,
+                   private detail::tagged_node<detail::closing> {
+public:
+    connection(const connection&) = delete;
+    connection& operator=(const connection&) = delete;
+
+    /// Queues these bytes behind what was sent before; they leave when the hook returns. Any number of sends, in
+    /// order, never interleaved. The bytes are the caller's again when this returns: what lies in the data that the
+    /// running on_data was shown is sent from there, everything else is copied. Nothing is sent, and the result says
+    /// so, after close(), abort() or shutdown_send(), in on_close, and when the peer is gone. Throws std::bad_alloc.
+    send_result send(bytes data);
+    send_result send(std::string_view text) { return send(as_bytes(text)); }
+    send_result send(const char* text) { return send(std::string_view{text}); }
+
+    /// The same, and takes the string over: a long one is not copied.
+    send_result send(std::string&& text);
+
+    /// Bytes that were sent and that the system has not taken yet.
+    std::size_t send_queue_size() const noexcept { return queue_.size() + lent().size(); }
+
+    /// Ends the connection in order: what is queued is sent, then FIN; then the peer has options::close_timeout, from
+    /// now, to finish too. What it still sends is dropped. on_data is not called again; on_close is, at the end.
+    /// RFC 9293 3.6. Doing it twice is doing it once.
+    void close() noexcept { end(closed_by::handler_closed, close_wanted); }
+
+    /// Ends the connection at once: the queue is dropped and the peer sees a reset (RST). RFC 9293 3.10.5.
+    void abort() noexcept { end(closed_by::handler_aborted, abort_wanted); }
+
+    /// Finishes sending: what is queued is sent, then FIN. The peer's data still comes. shutdown(2), SHUT_WR. When
+    /// both sides have finished the connection ends.
+    void shutdown_send() noexcept {
+        flags_ |= shutdown_wanted;
+        touch();
+    }
+
+    /// No on_data and no on_end until resume_receive(); what the peer sends waits in the kernel, which stops the peer
+    /// when its buffer is full. A reset is seen after resuming too. Pausing twice is pausing once.
+    void pause_receive() noexcept {
+        flags_ |= user_paused;
+        touch();
+    }
+
+    /// Receiving goes on. What an on_data that returns a count had left is shown again at once.
+    void resume_receive() noexcept {
+        if ((flags_ & user_paused) == 0) return;
+        flags_ = (flags_ & ~user_paused) | show_kept;
+        touch();
+    }
+
+    /// Whether resume_receive() is called for. Pauses at the high mark do not count.
+    bool receive_paused() const noexcept { return (flags_ & user_paused) != 0; }
+
+    /// The endpoint of this side, and of the peer. Asked of the system (getsockname(2), getpeername(2)), not stored:
+    /// empty when the system no longer knows. In on_open the peer is always known.
+    endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
+    endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
+
+protected:
+    connection() = default;
+    ~connection() = default;
+
+private:
+    template <class Handler, class Engine>
+    friend class detail::connection_driver;
+    template <class Handler>
+    friend class detail::connection_table;
+
+    // The state of a connection is the set of what has happened to it; none of these: open, both ways.
+    //
+    //   open ──► on_open ──► on_data ... ──► on_end ──────► both sides done ──────────┐
+    //              │            │              │            (or no on_end: close)     ▼
+    //              └── close() ─┴──────────────┴─► close_wanted ─► fin_sent ──► finished (on_close)
+    //              └── abort(), a throw, a limit ─► abort_wanted ─────────────────────▲
+    enum flag : std::uint32_t {
+        user_paused = 1 << 0,
+        mark_paused = 1 << 1,      // above the high mark; until the low one
+        engine_paused = 1 << 2,    // what the engine was told
+        show_kept = 1 << 3,        // resumed: show what was kept
+        peer_done = 1 << 4,        // the peer's FIN came
+        end_unseen = 1 << 5,       // ... or its failure, while paused: the handler does not know yet
+        shutdown_wanted = 1 << 6,
+        close_wanted = 1 << 7,
+        abort_wanted = 1 << 8,
+        fin_sent = 1 << 9,
+        send_failed = 1 << 10,     // nothing can be sent any more; what was received is still delivered
+        send_blocked = 1 << 11,    // the engine says when to go on
+        send_in_flight = 1 << 12,
+        finished = 1 << 13,        // on_close was called
+        in_use = 1 << 14,          // this slot holds a connection
+        no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
+    };
+
+    bytes lent() const noexcept { return loop_->current == this ? loop_->lent : bytes{}; }
+
+    // The connection whose hook is running is looked after when that hook returns.
+    void touch() noexcept {
+        if (loop_->current != this && !loop_->touched_ones.contains(*this))
+            loop_->touched_ones.push_back(*this);
+    }
+
+    // The first reason stays.
+    void end(closed_by by, flag how) noexcept {
+        if ((flags_ & (close_wanted | abort_wanted | send_failed | finished)) == 0) reason_ = by;
+        flags_ |= how;
+        touch();
+    }
+
+    // The sends after the lent bytes come behind them.
+    void own_lent() {
+        if (const bytes data = lent(); !data.empty()) {
+            queue_.append(loop_->pool, data);
+            loop_->lent = {};
+        }
+    }
+
+    error may_queue() noexcept {
+        if ((flags_ & no_send) != 0) return error::not_open;
+        if (send_queue_size() <= loop_->send_queue_limit) return {};
+        end(closed_by::limit, abort_wanted);
+        limit_ = limit::send_queue;
+        return error::send_queue_limit;
+    }
+
+    detail::loop_context* loop_ = nullptr;
+    std::uint32_t slot_ = 0;
+    std::uint32_t generation_ = 0;
+    std::uint32_t flags_ = 0;
+    int errno_ = 0;  // what ended receiving or sending
+    detail::send_queue queue_;
+    detail::kept_bytes kept_;
+    std::int64_t close_deadline_ = 0;
+    closed_by reason_{};
+    limit limit_{};
+};
+
+inline send_result connection::send(bytes data) {
+    if (const auto why = may_queue(); why != error{}) return send_result{why};
+    if (data.empty()) return {};
+    if (loop_->current != this) {
+        queue_.append(loop_->pool, data);
+        touch();
+        return {};
+    }
+    const bytes shown = loop_->shown;
+    const bool in_shown = data.data() >= shown.data() && data.data() + data.size() <= shown.data() + shown.size();
+    bytes& lent = loop_->lent;
+    if (in_shown && lent.empty())
+        lent = data;
+    else if (in_shown && data.data() == lent.data() + lent.size())
+        lent = {lent.data(), lent.size() + data.size()};
+    else {
+        own_lent();
+        queue_.append(loop_->pool, data);
+    }
+    return {};
+}
+
+inline send_result connection::send(std::string&& text) {
+    if (const auto why = may_queue(); why != error{}) return send_result{why};
+    if (text.empty()) return {};
+    own_lent();
+    queue_.append(loop_->pool, std::move(text));
+    touch();
+    return {};
+}
+
+}  // namespace tcp::inline v0

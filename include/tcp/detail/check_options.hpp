@@ -1,0 +1,28 @@
+// Options that cannot work are refused when the server is made, with the name of the one to change.
+#pragma once
+
+#include <string>
+#include <system_error>
+
+#include <tcp/error.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// Throws std::system_error (error::bad_options).
+inline void check_options(const options& o) {
+    const auto refuse = [](const std::string& sentence) {
+        throw std::system_error{make_error_code(error::bad_options), sentence};
+    };
+    if (o.low_mark > o.high_mark)
+        refuse("options::low_mark " + std::to_string(o.low_mark) + " is above options::high_mark " +
+               std::to_string(o.high_mark) + "; lower the first or raise the second");
+    if (o.receive_buffer == 0)
+        refuse("options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");
+    if (o.close_timeout < duration{})
+        refuse("options::close_timeout is negative; give 0 to wait for no peer");
+    if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
+        refuse("a kernel buffer has a negative size; give 0 to let the kernel choose");
+}
+
+}  // namespace tcp::inline v0::detail

@@ -1,0 +1,241 @@
+// What the engines of Linux share: opening a listening socket, and asking a socket for its
+// endpoints.
+#pragma once
+
+#include <cstring>
+#include <string>
+#include <system_error>
+
+#include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/error.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// The endpoint at this end of a socket; empty where the system does not know it (getsockname(2)).
+/// Of a socket that listens on a bare port it says [::]: the listener knows better.
+inline endpoint local_endpoint_of(int fd) noexcept {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    return ::getsockname(fd, generic, &size) == 0 ? endpoint::from_sockaddr(generic, size)
+                                                  : endpoint{};
+}
+
+/// The endpoint at the other end; empty where the system does not know it, as after a reset
+/// (getpeername(2)).
+inline endpoint remote_endpoint_of(int fd) noexcept {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    return ::getpeername(fd, generic, &size) == 0 ? endpoint::from_sockaddr(generic, size)
+                                                  : endpoint{};
+}
+
+/// The file of a unix-domain endpoint; empty for an abstract name and for every other endpoint.
+inline std::string file_of(const endpoint& where) {
+    std::string path = where.family() == address_family::local ? where.address() : std::string{};
+    if (!path.empty() && path[0] == '@') path.clear();
+    return path;
+}
+
+/// Whether an open socket, listening or not yet, is bound to this file. A datagram socket asks
+/// first: the system finds the owner by the file's inode and only then refuses the wrong type
+/// (EPROTOTYPE), so that a server that lives is not shown a connection. The stream socket is for
+/// systems that emulate Linux and refuse the datagram socket without looking. connect(2), unix(7).
+inline bool has_owner(const endpoint& where) noexcept {
+    for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+        const descriptor probe{::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+        if (!probe || ::connect(probe.get(), where.data(), where.size()) == 0 ||
+            errno != ECONNREFUSED)
+            return true;
+    }
+    return false;
+}
+
+/// Binds, and replaces a socket file that a program left behind. Gives 0 or an errno. What is not a
+/// socket, has an owner, or cannot be asked is never removed.
+inline int bind_file(int fd, const endpoint& where) {
+    if (::bind(fd, where.data(), where.size()) == 0) return 0;
+    const int failure = errno;
+    const std::string path = file_of(where);
+    if (failure != EADDRINUSE || path.empty()) return failure;
+
+    // Of two servers that start at once one could remove the file that the other has just made. The
+    // lock of the folder prevents it: who does not get it sees the other replace the file.
+    const std::size_t slash = path.rfind('/');
+    const std::string folder = slash == path.npos ? "." : path.substr(0, slash + 1);
+    const descriptor lock{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return EADDRINUSE;
+
+    struct stat file {};
+    if (::lstat(path.c_str(), &file) != 0 || !S_ISSOCK(file.st_mode) || has_owner(where) ||
+        ::unlink(path.c_str()) != 0)
+        return EADDRINUSE;
+    return ::bind(fd, where.data(), where.size()) == 0 ? 0 : errno;
+}
+
+/// Opens a socket and binds it. Gives the socket, or none and an errno.
+inline descriptor open_bound(const endpoint& where, const options& how, bool ipv6_only,
+                             int& failure) {
+    const bool inet = where.family() != address_family::local;
+    const bool ipv6 = inet && where.family() != address_family::ipv4;
+    const int domain = ipv6 ? AF_INET6 : inet ? AF_INET : AF_UNIX;
+    descriptor socket{::socket(domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    const auto set = [&](int level, int name, int value) noexcept {
+        return ::setsockopt(socket.get(), level, name, &value, sizeof value) == 0;
+    };
+    // Accepted sockets inherit the options of the listener, which saves a system call for each
+    // connection. SO_REUSEADDR lets a server start while connections of its last run are in
+    // TIME_WAIT; Linux still refuses a second listener. SO_REUSEPORT would not: it is never set
+    // here. IPV6_V6ONLY is set in both cases, since net.ipv6.bindv6only is anybody's.
+    const bool ready =
+        socket && (!inet || set(SOL_SOCKET, SO_REUSEADDR, 1)) &&
+        (!ipv6 || set(IPPROTO_IPV6, IPV6_V6ONLY, ipv6_only)) &&
+        (!inet || !how.no_delay || set(IPPROTO_TCP, TCP_NODELAY, 1)) &&
+        (how.send_buffer <= 0 || set(SOL_SOCKET, SO_SNDBUF, how.send_buffer)) &&
+        (how.kernel_receive_buffer <= 0 || set(SOL_SOCKET, SO_RCVBUF, how.kernel_receive_buffer));
+    failure = ready ? bind_file(socket.get(), where) : errno;
+    if (failure != 0) socket.reset();
+    return socket;
+}
+
+/// Opens a socket, non-blocking and CLOEXEC, and binds it; listen_socket() comes next. On success
+/// `bound` is the endpoint with its true port: of a bare port again a bare port where the socket
+/// serves IPv4 and IPv6, 0.0.0.0 where the system has no IPv6, [::] with options::ipv6_only. On
+/// failure the result and `bound` are empty, the code is error::bad_endpoint or the system's
+/// (bind(2), ip(7), ipv6(7), unix(7)), and nothing is left open. A port that is bound but not
+/// listened on yet is refused only by listen_socket().
+inline descriptor bind_socket(const endpoint& where, const options& how, std::error_code& failure,
+                              endpoint& bound) {
+    bound = {};
+    failure.clear();
+    const bool unnamed = where.family() == address_family::local && where.address().empty();
+    if (!where || unnamed) {
+        failure = make_error_code(error::bad_endpoint);
+        return {};
+    }
+    bool dual_stack = where.family() == address_family::any && !how.ipv6_only;
+    int problem = 0;
+    descriptor socket = open_bound(where, how, how.ipv6_only, problem);
+    if (dual_stack && (problem == EAFNOSUPPORT || problem == EADDRNOTAVAIL)) {
+        sockaddr_in everywhere{};
+        everywhere.sin_family = AF_INET;
+        everywhere.sin_port = htons(where.port());
+        const auto* const address = reinterpret_cast<const sockaddr*>(&everywhere);
+        socket =
+            open_bound(endpoint::from_sockaddr(address, sizeof everywhere), how, false, problem);
+        dual_stack = false;
+    }
+    if (socket) {
+        bound = local_endpoint_of(socket.get());
+        if (!bound)
+            problem = errno;
+        else if (dual_stack)
+            bound = endpoint{bound.port()};
+    }
+    if (problem == 0) return socket;
+    failure.assign(problem, std::system_category());
+    return {};
+}
+
+/// Starts the system's queue of connections (listen(2)). Only now Linux refuses a port that another
+/// socket was bound to first and listens on: std::errc::address_in_use.
+inline void listen_socket(int fd, int backlog, std::error_code& failure) noexcept {
+    failure.clear();
+    if (::listen(fd, backlog) != 0) failure.assign(errno, std::system_category());
+}
+
+/// A bound or listening socket that removes the file it made, if it is a unix-domain one.
+///
+/// The file goes at the end of the listener, and only if it is still the one that bind made, and in
+/// the process that made it: a child of fork(2) that ends must not take it from its parent.
+class listener {
+public:
+    listener() noexcept = default;
+
+    /// As bind_socket().
+    listener(const endpoint& where, const options& how, std::error_code& failure)
+        : socket_{bind_socket(where, how, failure, bound_)} {
+        const std::string path = file_of(bound_);
+        struct stat file {};
+        if (path.empty() || ::lstat(path.c_str(), &file) != 0) return;
+        device_ = file.st_dev;
+        inode_ = file.st_ino;
+        maker_ = ::getpid();
+    }
+
+    /// Adopts a socket that somebody else bound; its file stays. An empty `bound` is asked of the
+    /// system.
+    explicit listener(descriptor socket, const endpoint& bound = {}) noexcept
+        : socket_{static_cast<descriptor&&>(socket)},
+          bound_{bound ? bound : local_endpoint_of(socket_.get())} {}
+
+    listener(listener&& other) noexcept
+        : socket_{static_cast<descriptor&&>(other.socket_)},
+          bound_{other.bound_},
+          device_{other.device_},
+          inode_{other.inode_},
+          maker_{other.maker_} {
+        other.forget();
+    }
+    listener& operator=(listener&& other) noexcept {
+        if (this == &other) return *this;
+        close();
+        socket_ = static_cast<descriptor&&>(other.socket_);
+        bound_ = other.bound_;
+        device_ = other.device_;
+        inode_ = other.inode_;
+        maker_ = other.maker_;
+        other.forget();
+        return *this;
+    }
+    ~listener() { close(); }
+
+    int get() const noexcept { return socket_.get(); }
+    explicit operator bool() const noexcept { return static_cast<bool>(socket_); }
+
+    /// The endpoint it is bound to, with its true port. Empty after close() and release().
+    const endpoint& bound() const noexcept { return bound_; }
+
+    /// Closes the socket; what waits in its queue is reset. Its file is removed.
+    void close() noexcept {
+        // First the file, then the socket: while that is open, no other file can get the inode's
+        // number.
+        if (maker_ != 0 && maker_ == ::getpid()) unlink_if_ours();
+        socket_.reset();
+        forget();
+    }
+
+    /// Hands over the socket, and the duty to remove its file.
+    int release() noexcept {
+        forget();
+        return socket_.release();
+    }
+
+private:
+    void unlink_if_ours() const noexcept {
+        sockaddr_un address{};  // a copy with a NUL at the end, made without allocating
+        char path[sizeof address.sun_path + 1] = {};
+        std::memcpy(&address, bound_.data(), bound_.size());
+        std::memcpy(path, address.sun_path, sizeof address.sun_path);
+        struct stat file {};
+        if (::lstat(path, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_)
+            ::unlink(path);
+    }
+    void forget() noexcept {
+        bound_ = {};
+        maker_ = 0;
+    }
+
+    descriptor socket_;
+    endpoint bound_;
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
+    pid_t maker_ = 0;  // 0: there is no file, or it is not ours to remove
+};
+
+}  // namespace tcp::inline v0::detail

@@ -1,0 +1,345 @@
+// Input and output of one loop with epoll(7), edge-triggered.
+//
+// A descriptor is registered once, for everything, and never changed: pausing is a flag here. An edge says "something
+// came since you last looked", so the engine remembers that there is something to read until a receive has emptied the
+// socket. A connection that was not emptied waits in a list for its next turn: one that floods gets one buffer a turn.
+//
+//   edge ──► readable ──► recv(): the whole buffer ──► still readable, to the end of the list
+//                          │      less than that   ──► emptied: wait for the next edge
+//                          │      0                ──► ended      (FIN)
+//                          └─     error            ──► failed
+//
+// Less than the buffer means emptied, as epoll(7) says; but after a FIN, an error or urgent data (recv stops in front of
+// it, tcp(7)), and on a unix-domain socket (recv stops at passed descriptors, unix(7)), only EAGAIN does.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <span>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <tcp/detail/slot_array.hpp>
+#include <tcp/detail/socket.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/engine/epoll/epoll_set.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0 {
+
+/// Models tcp::engine. It never finishes a send or a close later: both end in their return value.
+class epoll_engine {
+public:
+    static constexpr const char* name = "epoll";
+
+    /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no memory.
+    explicit epoll_engine(const options& settings)
+        : settings_{settings}, buffer_{new std::byte[settings.receive_buffer]} {}
+    epoll_engine(const epoll_engine&) = delete;
+    epoll_engine& operator=(const epoll_engine&) = delete;
+    ~epoll_engine() {
+        for (std::size_t i = 0; i != states_.size(); ++i)
+            if (states_[i].fd >= 0) ::close(states_[i].fd);
+        delete[] buffer_;
+    }
+
+    // ---- listeners ----
+
+    endpoint bind(const endpoint& where, std::error_code& failure) {
+        detail::listener opened{where, settings_, failure};
+        if (failure) return {};
+        has_local_ = has_local_ || where.family() == address_family::local;
+        listeners_.push_back({std::move(opened)});
+        return listeners_.back().socket.bound();
+    }
+
+    void listen(listener_id id, int backlog, std::error_code& failure) {
+        detail::listen_socket(listeners_[id].socket.get(), backlog, failure);
+    }
+
+    void arm_accept(listener_id id, accept_mode mode) {
+        listener_state& l = listeners_[id];
+        l.one = mode == accept_mode::one;
+        if (!std::exchange(l.armed, true)) set_.add(l.socket.get(), EPOLLIN, key_of({listener_slot, id}));
+    }
+
+    void pause_accept(listener_id id) {
+        listener_state& l = listeners_[id];
+        if (std::exchange(l.armed, false)) set_.remove(l.socket.get());
+    }
+
+    void close_listeners() {
+        for (listener_state& l : listeners_) {
+            l.armed = false;
+            l.socket.close();
+        }
+    }
+
+    // ---- connections ----
+
+    int open(connection_id id, int socket) {
+        int error = 0;
+        try {
+            states_.grow_to(id.slot);
+            error = set_.add(socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, key_of(id));
+        } catch (const std::bad_alloc&) {
+            error = ENOMEM;
+        }
+        if (error != 0) {
+            ::close(socket);
+            return error;
+        }
+        state& c = states_[id.slot];  // it may stand in the ready list still, of its last life
+        c.fd = socket;
+        c.generation = id.generation;
+        c.receiving = true;
+        c.readable = c.ended = c.blocked = false;
+        c.doubtful = c.local = has_local_ && is_local(socket);
+        return 0;
+    }
+
+    void refuse(int socket) {
+        reset_on_close(socket);
+        ::close(socket);
+    }
+
+    void pause_receive(connection_id id) { states_[id.slot].receiving = false; }
+
+    void resume_receive(connection_id id) {
+        state& c = states_[id.slot];
+        if (c.ended) return;
+        c.receiving = true;
+        if (c.readable) wait_for_turn(id.slot, c);
+    }
+
+    send_outcome send(connection_id id, std::span<const bytes> pieces) {
+        const int fd = states_[id.slot].fd;
+        std::size_t wanted = pieces[0].size();
+        ssize_t n = 0;
+        do {
+            n = pieces.size() == 1 ? ::send(fd, pieces[0].data(), wanted, MSG_NOSIGNAL)
+                                   : send_many(fd, pieces, wanted);
+        } while (n < 0 && errno == EINTR);
+        if (n >= 0 && static_cast<std::size_t>(n) == wanted) [[likely]]
+            return {.taken = wanted};
+        if (n < 0 && errno != EAGAIN) return {send_outcome::state::failed, errno, 0};
+        if (n == most_of_one_call) return {.taken = static_cast<std::size_t>(n)};
+        states_[id.slot].blocked = true;
+        return {send_outcome::state::blocked, 0, n < 0 ? 0 : static_cast<std::size_t>(n)};
+    }
+
+    void shutdown_send(connection_id id) { ::shutdown(states_[id.slot].fd, SHUT_WR); }
+
+    bool close(connection_id id, close_mode mode) {
+        state& c = states_[id.slot];
+        if (mode == close_mode::reset) reset_on_close(c.fd);
+        ::close(std::exchange(c.fd, -1));  // which takes it out of the epoll set
+        return true;
+    }
+
+    endpoint local_endpoint(connection_id id) const {
+        return detail::local_endpoint_of(states_[id.slot].fd);
+    }
+    endpoint remote_endpoint(connection_id id) const {
+        return detail::remote_endpoint_of(states_[id.slot].fd);
+    }
+
+    // ---- time and waiting ----
+
+    duration now() const { return detail::monotonic_now(); }
+    void wake() noexcept { set_.wake(); }
+
+    template <engine_sink Sink>
+    void wait(duration timeout, Sink& sink) {
+        epoll_event events[most_events];
+        const std::uint32_t last_ready = last_ready_;
+        const int count = set_.wait(events, last_ready == none ? timeout : duration{});
+        for (int i = 0; i != count; ++i) {
+            const connection_id id{static_cast<std::uint32_t>(events[i].data.u64),
+                                   static_cast<std::uint32_t>(events[i].data.u64 >> 32)};
+            if (id.slot < wake_slot) [[likely]]
+                happened(id, events[i].events, sink);
+            else if (id.slot == wake_slot)
+                sink.woken();
+            else
+                accept(id.generation, sink);
+        }
+        if (last_ready != none) take_turns(last_ready, sink);
+    }
+
+private:
+    struct listener_state {
+        detail::listener socket;
+        bool armed = false;
+        bool one = false;
+        int at_once = 1;  // how many to accept in a batch
+    };
+
+    struct state {
+        int fd = -1;
+        std::uint32_t generation = 0;
+        std::uint32_t next_ready = none;
+        bool receiving : 1 = false;  // not paused
+        bool readable : 1 = false;   // not emptied since the last edge
+        bool doubtful : 1 = false;   // only EAGAIN says that it is empty
+        bool local : 1 = false;      // ... as always on a unix-domain socket
+        bool ended : 1 = false;
+        bool blocked : 1 = false;    // a send waits for room
+        bool in_list : 1 = false;    // waits for its turn to receive
+    };
+
+    static constexpr std::uint32_t none = UINT32_MAX;
+    static constexpr std::uint32_t wake_slot = none - 1;  // keys of what is no connection
+    static constexpr std::uint32_t listener_slot = none;
+    static constexpr int most_events = 512;
+    static constexpr int most_accepts = 64;
+    static constexpr ssize_t most_of_one_call = 0x7ffff000;  // sendmsg(2): MAX_RW_COUNT
+
+    static constexpr std::uint64_t key_of(connection_id id) noexcept {
+        return std::uint64_t{id.generation} << 32 | id.slot;
+    }
+
+    bool is(const state& c, connection_id id) const noexcept {
+        return c.generation == id.generation && c.fd >= 0;
+    }
+
+    template <class Sink>
+    void happened(connection_id id, std::uint32_t events, Sink& sink) {
+        state& c = states_[id.slot];
+        if (!is(c, id)) return;  // of an earlier connection in this slot
+        if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLERR | EPOLLHUP)) != 0) c.doubtful = true;
+        if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
+            c.readable = true;
+            if (c.receiving && !c.in_list) receive(id, c, sink);
+        }
+        if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0 && c.blocked && is(c, id)) {
+            c.blocked = false;
+            sink.writable(id);
+        }
+        // A reset after the FIN shows in no receive.
+        if ((events & EPOLLERR) != 0 && c.ended && is(c, id)) sink.failed(id, error_of(c.fd));
+    }
+
+    template <class Sink>
+    void receive(connection_id id, state& c, Sink& sink) {
+        ssize_t n = 0;
+        do {
+            n = ::recv(c.fd, buffer_, settings_.receive_buffer, 0);
+        } while (n < 0 && errno == EINTR);
+        if (n > 0) [[likely]] {
+            const std::size_t size = static_cast<std::size_t>(n);
+            c.readable = c.doubtful || size == settings_.receive_buffer;
+            if (c.readable) wait_for_turn(id.slot, c);
+            return sink.received(id, {buffer_, size});
+        }
+        c.readable = false;
+        if (n < 0 && errno == EAGAIN) {
+            c.doubtful = c.local;
+            return;
+        }
+        c.receiving = false;
+        c.ended = true;
+        if (n == 0)
+            sink.ended(id);
+        else
+            sink.failed(id, errno);
+    }
+
+    void wait_for_turn(std::uint32_t slot, state& c) noexcept {
+        if (c.in_list) return;
+        c.in_list = true;
+        c.next_ready = none;
+        (last_ready_ == none ? first_ready_ : states_[last_ready_].next_ready) = slot;
+        last_ready_ = slot;
+    }
+
+    /// A receive for each connection that waits for its turn, up to and with this one.
+    template <class Sink>
+    void take_turns(std::uint32_t last, Sink& sink) {
+        for (std::uint32_t slot = none; slot != last;) {
+            slot = first_ready_;
+            state& c = states_[slot];
+            first_ready_ = c.next_ready;
+            if (slot == last_ready_) last_ready_ = none;
+            c.in_list = false;
+            if (c.fd >= 0 && c.receiving && c.readable) receive({slot, c.generation}, c, sink);
+        }
+    }
+
+    template <class Sink>
+    void accept(listener_id id, Sink& sink) {
+        const int most = listeners_[id].at_once;
+        for (int i = 0; i != most; ++i) {
+            listener_state& l = listeners_[id];
+            if (!l.armed) return;
+            sockaddr_storage peer;
+            socklen_t size = sizeof peer;
+            auto* const address = reinterpret_cast<sockaddr*>(&peer);
+            const int socket =
+                ::accept4(l.socket.get(), address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (socket >= 0) {
+                if (l.one) pause_accept(id);
+                sink.accepted(id, socket, endpoint::from_sockaddr(address, size));
+            } else if (errno == EAGAIN) {
+                l.at_once = 1;
+                return;
+            } else if (errno != EINTR) {
+                sink.accept_failed(id, errno);
+            }
+        }
+        // There were as many as were asked for: ask for more in the next batch.
+        if (most < most_accepts) listeners_[id].at_once = most * 2;
+    }
+
+    static ssize_t send_many(int fd, std::span<const bytes> pieces, std::size_t& wanted) {
+        iovec vector[most_pieces];
+        const std::size_t count = pieces.size() < most_pieces ? pieces.size() : most_pieces;
+        wanted = 0;
+        for (std::size_t i = 0; i != count; ++i) {
+            vector[i] = {const_cast<std::byte*>(pieces[i].data()), pieces[i].size()};
+            wanted += pieces[i].size();
+        }
+        msghdr message{};
+        message.msg_iov = vector;
+        message.msg_iovlen = count;
+        return ::sendmsg(fd, &message, MSG_NOSIGNAL);
+    }
+    static constexpr std::size_t most_pieces = 64;
+
+    static void reset_on_close(int socket) noexcept {
+        const linger now{.l_onoff = 1, .l_linger = 0};  // socket(7), SO_LINGER
+        ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    }
+
+    static bool is_local(int socket) noexcept {
+        int domain = 0;
+        socklen_t size = sizeof domain;
+        return ::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+               domain == AF_UNIX;
+    }
+
+    static int error_of(int socket) noexcept {
+        int error = 0;
+        socklen_t size = sizeof error;
+        ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
+        return error != 0 ? error : ECONNRESET;
+    }
+
+    options settings_;
+    detail::epoll_set set_{key_of({wake_slot, 0})};
+    std::vector<listener_state> listeners_;
+    detail::slot_array<state, 256> states_;
+    std::uint32_t first_ready_ = none;
+    std::uint32_t last_ready_ = none;
+    bool has_local_ = false;
+    std::byte* buffer_;
+};
+
+static_assert(engine<epoll_engine>);
+
+}  // namespace tcp::inline v0

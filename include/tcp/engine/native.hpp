@@ -1,0 +1,15 @@
+// The engine of this system: the one place of the library that selects by system.
+#pragma once
+
+#if defined(__linux__)
+#include <tcp/engine/epoll/epoll_engine.hpp>
+#else
+#error "tcp-server runs on Linux. Other systems need an engine of their own: see tcp/engine/concept.hpp."
+#endif
+
+namespace tcp::inline v0 {
+
+/// What a server uses unless told otherwise.
+using native_engine = epoll_engine;
+
+}  // namespace tcp::inline v0

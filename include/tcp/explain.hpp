@@ -1,0 +1,138 @@
+// Why a bind or listen failed, and what to do about it: one sentence for std::system_error, which
+// adds what the system says.
+#pragma once
+
+#include <string>
+#include <system_error>
+
+#include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/detail/socket.hpp>
+#include <tcp/endpoint.hpp>
+
+namespace tcp::inline v0 {
+
+namespace detail {
+
+// The first port that needs no privilege (ip(7), ip_unprivileged_port_start).
+inline int unprivileged_port_start() noexcept {
+    const descriptor file{
+        ::open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC)};
+    char text[8] = {};
+    const auto length = file ? ::read(file.get(), text, sizeof text) : 0;
+    int port = 0;
+    for (ssize_t i = 0; i < length && text[i] >= '0' && text[i] <= '9'; ++i)
+        port = port * 10 + (text[i] - '0');
+    return length > 0 ? port : 1024;
+}
+
+inline std::string explain_in_use(const endpoint& where) {
+    const std::string text = where.to_string();
+    if (where.family() == address_family::local) {
+        const std::string path = file_of(where);
+        struct stat file {};
+        if (!path.empty() && ::lstat(path.c_str(), &file) == 0) {
+            if (!S_ISSOCK(file.st_mode))
+                return "a file that is not a socket is at " + path +
+                       "; move it away, or choose another path";
+            if (!has_owner(where))
+                return "a dead program's socket is at " + path +
+                       " and could not be removed; remove it, or choose another path";
+        }
+        return "another program is bound to " + text +
+               "; stop it, or choose another one; `ss -xap` shows who";
+    }
+    if (where.port() == 0)
+        return "no port is free for " + text +
+               "; close connections, or widen net.ipv4.ip_local_port_range";
+    return "another program, or another socket of this one, listens on " + text +
+           "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who";
+}
+
+inline std::string explain_denied(const endpoint& where) {
+    const std::string text = where.to_string();
+    if (where.family() == address_family::local)
+        return "this user may not make a socket at " + text +
+               "; choose a folder that this user may search and write";
+    const int start = unprivileged_port_start();
+    if (where.port() == 0 || where.port() >= start)
+        return "the system's policy forbids " + text +
+               "; look at SELinux, AppArmor or the service manager's rules";
+    return "port " + std::to_string(where.port()) + " of " + text + " needs root or " +
+           "CAP_NET_BIND_SERVICE; get that, or choose a port from " + std::to_string(start) + " up";
+}
+
+inline std::string explain_errno(const endpoint& where, int failure) {
+    const std::string text = where.to_string();
+    const bool local = where.family() == address_family::local;
+    switch (failure) {
+        case EADDRINUSE: return explain_in_use(where);
+        case EACCES:
+        case EPERM: return explain_denied(where);
+        case EADDRNOTAVAIL:
+            return "no interface of this machine has the address of " + text +
+                   "; `ip address` lists those there are, and a bare port takes them all";
+        case EMFILE:
+            return "this process has no descriptor left for " + text +
+                   "; raise its limit (`ulimit -n`), or close some";
+        case ENFILE: return "the system has no descriptor left for " + text + "; raise fs.file-max";
+        case ENOBUFS:
+        case ENOMEM: return "the system has no memory left for a socket on " + text;
+        case EAFNOSUPPORT:
+            if (where.family() == address_family::ipv4 || local) break;
+            return "this system has no IPv6 for " + text +
+                   "; use an IPv4 address, or 0.0.0.0 for all";
+        case ENODEV:
+            return "the interface of " + text + " is gone; `ip link` lists those there are";
+        case EINVAL:
+            if (where.family() != address_family::ipv6 || text.substr(0, 3) != "[fe" ||
+                text.find('%') != text.npos)
+                break;
+            return text + " is link-local; say on which interface, as in [fe80::1%eth0]:80";
+        case ENOENT:
+        case ENOTDIR:
+            if (!local) break;
+            return "the folder of " + text + " is not there; make it, or choose another path";
+        case EROFS:
+            if (!local) break;
+            return text +
+                   " is on a file system that is read-only; choose another path, as below /run";
+        case ENAMETOOLONG:
+            return "the path of " + text + " is too long; choose a shorter one, or unix:@name";
+        case ELOOP:
+            if (!local) break;
+            return "the path of " + text + " runs through a circle of links; choose another";
+        default: break;
+    }
+    return {};
+}
+
+inline std::string explain(const char* call, const endpoint& where, std::error_code failure) {
+    std::string result;
+    if (failure.category() == std::system_category() ||
+        failure.category() == std::generic_category())
+        result = explain_errno(where, failure.value());
+    if (!result.empty()) return result;
+    result = call;
+    if (where) result += " " + where.to_string();
+    return result;
+}
+
+}  // namespace detail
+
+/// Why bind() failed on this endpoint, and the cure, without what `failure.message()` says: for
+/// `throw std::system_error(failure, explain_bind(where, failure))`. What has no cure of its own,
+/// and the library's own errors, whose message is a cure already, get just "bind" and the endpoint.
+/// To be called soon after the failure: it looks at the path and at the system's settings. May be
+/// called from every thread. See bind(2), ip(7), ipv6(7), unix(7).
+inline std::string explain_bind(const endpoint& where, std::error_code failure) {
+    return detail::explain("bind", where, failure);
+}
+
+/// The same for listen(), which is the call that refuses a port that somebody else bound first and
+/// listens on (listen(2)).
+inline std::string explain_listen(const endpoint& where, std::error_code failure) {
+    return detail::explain("listen", where, failure);
+}
+
+}  // namespace tcp::inline v0

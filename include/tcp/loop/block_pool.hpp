@@ -1,0 +1,69 @@
+// Memory for what waits: blocks of a few sizes, kept for the next one that waits. One pool for each loop, so that a
+// connection whose bytes wait now and then costs no allocation once the loop is warm.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <new>
+
+namespace tcp::inline v0::detail {
+
+class block_pool {
+public:
+    block_pool() = default;
+    block_pool(const block_pool&) = delete;
+    block_pool& operator=(const block_pool&) = delete;
+    ~block_pool() {
+        for (free_block* list : free_)
+            while (list != nullptr) ::operator delete(static_cast<void*>(pop(list)));
+    }
+
+    /// The size of the block that allocate(least) gives.
+    static constexpr std::size_t block_size(std::size_t least) noexcept {
+        if (least > largest) return (least + smallest - 1) & ~(smallest - 1);
+        return least <= smallest ? smallest : std::bit_ceil(least);
+    }
+
+    /// A block of block_size(least) bytes. Throws std::bad_alloc.
+    void* allocate(std::size_t least) {
+        const std::size_t size = block_size(least);
+        if (size <= largest) {
+            if (free_block*& list = free_[index(size)]; list != nullptr) {
+                kept_ -= size;
+                return pop(list);
+            }
+        }
+        return ::operator new(size);
+    }
+
+    /// Takes back what allocate() gave, with the size of the block.
+    void free(void* block, std::size_t size) noexcept {
+        if (size > largest || kept_ + size > most_kept) return ::operator delete(block);
+        kept_ += size;
+        free_block*& list = free_[index(size)];
+        list = ::new (block) free_block{list};
+    }
+
+private:
+    struct free_block {
+        free_block* next;
+    };
+
+    static constexpr std::size_t smallest = 128;
+    static constexpr std::size_t largest = 256 * 1024;
+    static constexpr std::size_t most_kept = 2 * 1024 * 1024;
+
+    static constexpr std::size_t index(std::size_t size) noexcept {
+        return static_cast<std::size_t>(std::countr_zero(size) - std::countr_zero(smallest));
+    }
+    static free_block* pop(free_block*& list) noexcept {
+        free_block* const first = list;
+        list = first->next;
+        return first;
+    }
+
+    free_block* free_[std::bit_width(largest / smallest)] = {};
+    std::size_t kept_ = 0;
+};
+
+}  // namespace tcp::inline v0::detail

@@ -1,0 +1,490 @@
+// What happens to one connection: its events become hooks, and what its hooks asked for becomes operations.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+#include <tcp/close_reason.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/handler.hpp>
+#include <tcp/loop/connection_table.hpp>
+#include <tcp/loop/handler_source.hpp>
+#include <tcp/loop/loop_context.hpp>
+#include <tcp/loop/loop_counters.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// The half of a loop that deals with connections: every event ends in settle(), which carries out what is wanted.
+/// One thread only.
+template <class Handler, class Engine>
+class connection_driver : public loop_context {
+    using table = connection_table<Handler>;
+    using slot_type = slot<Handler>;
+
+public:
+    // ---- events of the engine ----
+
+    void received(connection_id id, bytes data) {
+        slot_type* const s = table_.find(id);
+        if (s == nullptr) return;
+        counters_.bytes_received.add(data.size());
+        if ((s->flags_ & holds_data) == 0 && s->kept_.empty()) [[likely]]
+            return show(*s, data);
+        keep_and_show(*s, data);
+    }
+
+    void ended(connection_id id) { receiving_is_over(id, 0); }
+    void failed(connection_id id, int error) { receiving_is_over(id, error); }
+
+    void writable(connection_id id) {
+        slot_type* const s = table_.find(id);
+        if (s == nullptr) return;
+        s->flags_ &= ~connection::send_blocked;
+        settle_alone(*s);
+    }
+
+    void sent(connection_id id, std::size_t count, int error) {
+        slot_type* const s = table_.find(id);
+        if (s == nullptr) return;
+        s->flags_ &= ~connection::send_in_flight;
+        counters_.bytes_sent.add(count);
+        s->queue_.consume(pool, count);
+        if (error != 0) {
+            sending_failed(*s, error);
+        } else if (!s->queue_.empty()) {
+            try {
+                s->queue_.own_lent(pool);
+            } catch (const std::bad_alloc&) {
+                sending_failed(*s, ENOMEM);
+            }
+        }
+        settle_alone(*s);
+    }
+
+    void closed(connection_id id) {
+        slot_type* const s = table_.find(id);
+        if (s == nullptr) return;
+        --reaping_;
+        release(*s);
+    }
+
+    // ---- what a connection asks ----
+
+    endpoint local_endpoint_of(const connection& c) const override {
+        return engine_.local_endpoint(table::id_of(c));
+    }
+    endpoint remote_endpoint_of(const connection& c) const override {
+        if (&c == current && arriving_ != nullptr) return *arriving_;
+        return engine_.remote_endpoint(table::id_of(c));
+    }
+
+protected:
+    template <class Source, class... EngineArguments>
+    connection_driver(const options& settings, Source&& source, EngineArguments&&... arguments)
+        : settings_{settings},
+          handlers_{std::forward<Source>(source)},
+          engine_{settings, std::forward<EngineArguments>(arguments)...} {
+        send_queue_limit = settings.send_queue_limit;
+    }
+    ~connection_driver() = default;
+
+    /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is closed.
+    bool open(int socket, const endpoint& peer, bool watch) {
+        slot_type* s = nullptr;
+        try {
+            s = &table_.take(*this);
+            handlers_.make(&s->handler);
+        } catch (...) {
+            engine_.refuse(socket);
+            if (s != nullptr) table_.release(*s);
+            return false;
+        }
+        const connection_id id = table::id_of(*s);
+        if (engine_.open(id, socket) != 0) {
+            s->handler.~Handler();
+            table_.release(*s);
+            return false;
+        }
+        if (watch) watched_ = id;
+        counters_.accepted.add(1);
+        counters_.open.add(1);
+        if constexpr (has_on_open<Handler>) {
+            enter(*s, {});
+            arriving_ = &peer;
+            try {
+                s->handler.on_open(*s);
+            } catch (...) {
+                threw(*s);
+            }
+            arriving_ = nullptr;
+            settle(*s);
+            leave();
+        }
+        return true;
+    }
+
+    /// Looks after the connections that hooks of others touched. Those touched meanwhile have their turn next time.
+    void settle_touched() {
+        if (touched_ones.empty()) return;
+        tagged_node<touched> end_of_turn;
+        touched_ones.push_back(end_of_turn);
+        while (touched_ones.front() != &end_of_turn) {
+            auto& first = static_cast<slot_type&>(*touched_ones.front());
+            touched_ones.remove(first);
+            settle_alone(first);
+        }
+        touched_ones.remove(end_of_turn);
+    }
+
+    /// Ends every connection now, for this reason unless it had one.
+    void close_all(closed_by by) {
+        table_.for_each([this, by](slot_type& s) {
+            if ((s.flags_ & connection::finished) != 0) return;
+            s.end(by, connection::abort_wanted);
+            finish(s);
+        });
+    }
+
+    /// Ends the connections whose close deadline is not later than this. The deadlines are in order, as all connections
+    /// have the same close_timeout.
+    void expire_closing(duration now) {
+        while (!closing_ones_.empty()) {
+            auto& s = static_cast<slot_type&>(*closing_ones_.front());
+            if (duration::nanoseconds(s.close_deadline_) > now) return;
+            s.reason_ = closed_by::deadline;
+            finish(s);
+        }
+    }
+    bool closing_any() const noexcept { return !closing_ones_.empty(); }
+    duration next_close_deadline() const noexcept {
+        return duration::nanoseconds(
+            static_cast<const slot_type&>(*closing_ones_.front()).close_deadline_);
+    }
+
+    options settings_;
+    handler_source<Handler> handlers_;
+    table table_;
+    Engine engine_;
+    loop_counters counters_;
+    std::size_t reaping_ = 0;  // connections whose closed event is still to come
+
+    // Of accept(): the connection to watch, and where to say how it ended.
+    connection_id watched_{};
+    close_reason* watched_reason_ = nullptr;
+
+private:
+    static constexpr std::uint32_t paused = connection::user_paused | connection::mark_paused;
+    static constexpr std::uint32_t ending =
+        connection::close_wanted | connection::abort_wanted | connection::finished;
+    static constexpr std::uint32_t holds_data = paused | ending | connection::show_kept;
+    static constexpr std::uint32_t holds_send = connection::send_blocked |
+                                                connection::send_in_flight |
+                                                connection::send_failed | connection::fin_sent;
+
+    // ---- receiving ----
+
+    /// The usual way of a byte: shown where the engine received it, and what is sent of it sent from there.
+    void show(slot_type& s, bytes data) {
+        enter(s, data);
+        const std::size_t taken = call_on_data(s, data);
+        if (taken < data.size()) [[unlikely]]
+            keep(s, data.subspan(taken));
+        if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
+            if (lent.empty()) return leave();
+            const send_outcome outcome = engine_.send(table::id_of(s), {&lent, 1});
+            if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
+                [[likely]] {
+                counters_.bytes_sent.add(outcome.taken);
+                return leave();
+            }
+            heed(s, outcome);
+        }
+        settle(s);
+        leave();
+    }
+
+    /// The other ways: something was kept, or the connection is paused or ending.
+    void keep_and_show(slot_type& s, bytes data) {
+        if ((s.flags_ & ending) != 0) return;  // what comes after close() is dropped
+        enter(s, {});
+        if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
+        settle(s);
+        leave();
+    }
+
+    /// Shows what was kept. It may move afterwards, so nothing is lent from it.
+    void show_kept(slot_type& s) {
+        s.kept_.consume(pool, call_on_data(s, s.kept_.view()));
+        check_receive_limit(s);
+    }
+
+    std::size_t call_on_data(slot_type& s, bytes data) {
+        if constexpr (!has_on_data<Handler>) return data.size();
+        try {
+            if constexpr (has_counting_on_data<Handler>) {
+                const std::size_t taken = s.handler.on_data(s, data);
+                return taken < data.size() ? taken : data.size();
+            } else if constexpr (has_void_on_data<Handler>) {
+                s.handler.on_data(s, data);
+            }
+        } catch (...) {
+            threw(s);
+        }
+        return data.size();
+    }
+
+    void keep(slot_type& s, bytes rest) {
+        if (keep_more(s, rest)) check_receive_limit(s);
+    }
+
+    bool keep_more(slot_type& s, bytes data) {
+        try {
+            s.kept_.append(pool, data);
+            return true;
+        } catch (const std::bad_alloc&) {
+            broken(s, ENOMEM);
+            return false;
+        }
+    }
+
+    void check_receive_limit(slot_type& s) {
+        if (s.kept_.size() <= settings_.receive_limit) return;
+        s.end(closed_by::limit, connection::abort_wanted);
+        s.limit_ = limit::receive;
+    }
+
+    /// The peer's FIN (error 0), or the end of everything. The handler hears of it when it has seen all data.
+    void receiving_is_over(connection_id id, int error) {
+        slot_type* const s = table_.find(id);
+        if (s == nullptr) return;
+        s->flags_ |= connection::peer_done | connection::end_unseen;
+        if (error != 0) sending_failed(*s, error);
+        settle_alone(*s);
+    }
+
+    void tell_end(slot_type& s) {
+        if ((s.flags_ & connection::send_failed) != 0) return broken(s, s.errno_);
+        if constexpr (has_on_end<Handler>) {
+            try {
+                s.handler.on_end(s);
+            } catch (...) {
+                threw(s);
+            }
+        } else {
+            s.end(closed_by::peer_finished, connection::close_wanted);
+        }
+    }
+
+    // ---- sending ----
+
+    /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it leaves is owned by
+    /// the queue afterwards.
+    void flush(slot_type& s) {
+        try {
+            while ((s.flags_ & (holds_send | connection::abort_wanted)) == 0) {
+                bytes pieces[most_pieces];
+                std::size_t count = s.queue_.gather({pieces, most_pieces - 1});
+                if (!lent.empty() && count < most_pieces - 1) pieces[count++] = lent;
+                if (count == 0) return;
+                heed(s, engine_.send(table::id_of(s), {pieces, count}));
+            }
+            s.own_lent();
+        } catch (const std::bad_alloc&) {
+            broken(s, ENOMEM);
+        }
+    }
+
+    /// What the engine said of a send of the queue and then of what is lent. Throws std::bad_alloc.
+    void heed(slot_type& s, const send_outcome& outcome) {
+        if (outcome.is == send_outcome::state::failed) return sending_failed(s, outcome.error);
+        if (outcome.is == send_outcome::state::in_flight) {
+            s.flags_ |= connection::send_in_flight;
+            if (!lent.empty()) s.queue_.append_lent(pool, std::exchange(lent, bytes{}));
+            return;
+        }
+        if (outcome.is == send_outcome::state::blocked) s.flags_ |= connection::send_blocked;
+        counters_.bytes_sent.add(outcome.taken);
+        const std::size_t queued =
+            outcome.taken < s.queue_.size() ? outcome.taken : s.queue_.size();
+        s.queue_.consume(pool, queued);
+        lent = lent.subspan(outcome.taken - queued);
+    }
+
+    /// Nothing can be sent any more. What the peer sent before is still delivered, and then the connection ends.
+    void sending_failed(slot_type& s, int error) {
+        if ((s.flags_ & connection::send_failed) != 0) return;
+        if ((s.flags_ & ending) == 0 || !s.queue_.empty()) blame(s, error);
+        s.flags_ |= connection::send_failed;
+    }
+
+    /// The connection cannot go on.
+    void broken(slot_type& s, int error) {
+        if ((s.flags_ & (ending | connection::send_failed)) == 0) blame(s, error);
+        s.flags_ |= connection::abort_wanted;
+    }
+
+    void blame(slot_type& s, int error) noexcept {
+        s.errno_ = error;
+        s.reason_ = error == ECONNRESET || error == EPIPE ? closed_by::peer_reset
+                                                          : closed_by::system_error;
+    }
+
+    void threw(slot_type& s) noexcept {
+        lent = {};
+        s.end(closed_by::handler_threw, connection::abort_wanted);
+    }
+
+    // ---- carrying out ----
+
+    void enter(slot_type& s, bytes data) noexcept {
+        current = &s;
+        shown = data;
+        lent = {};
+    }
+    void leave() noexcept { current = nullptr; }
+
+    void settle_alone(slot_type& s) {
+        enter(s, {});
+        settle(s);
+        leave();
+    }
+
+    /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more, again and again: after
+    /// some rounds the others have their turn.
+    void settle(slot_type& s) {
+        for (int round = 0; round != most_rounds; ++round) {
+            if ((s.flags_ & connection::finished) != 0) return;
+            if ((s.flags_ & connection::abort_wanted) == 0) flush(s);
+            if ((s.flags_ & connection::abort_wanted) != 0 || both_sides_done(s)) return finish(s);
+            if (!hook_was_called(s)) return arm(s);
+        }
+        current = nullptr;
+        s.touch();
+    }
+
+    /// Sends FIN when it is time. True when there is nothing left to send or to receive.
+    bool both_sides_done(slot_type& s) {
+        const bool wants_fin =
+            (s.flags_ & (connection::close_wanted | connection::shutdown_wanted)) != 0;
+        const bool told = (s.flags_ & connection::end_unseen) == 0 || (s.flags_ & ending) != 0;
+        const bool peer_done = (s.flags_ & connection::peer_done) != 0 && told;
+        if ((s.flags_ & connection::send_failed) != 0)
+            return peer_done || (s.flags_ & connection::close_wanted) != 0;
+        if (!wants_fin || !s.queue_.empty()) return false;
+        if (peer_done) return true;
+        if ((s.flags_ & connection::fin_sent) == 0) {
+            s.flags_ |= connection::fin_sent;
+            engine_.shutdown_send(table::id_of(s));
+        }
+        return false;
+    }
+
+    /// Calls the next hook that is due, if any is.
+    bool hook_was_called(slot_type& s) {
+        if ((s.flags_ & connection::mark_paused) == 0) {
+            if (s.queue_.size() > settings_.high_mark &&
+                (s.flags_ & (ending | connection::send_failed)) == 0) {
+                s.flags_ |= connection::mark_paused;
+                counters_.pauses.add(1);
+            }
+        } else if (s.queue_.size() <= settings_.low_mark ||
+                   (s.flags_ & connection::send_failed) != 0) {
+            s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
+            if constexpr (has_on_writable<Handler>) {
+                if ((s.flags_ & (ending | connection::send_failed)) == 0) {
+                    try {
+                        s.handler.on_writable(s);
+                    } catch (...) {
+                        threw(s);
+                    }
+                    return true;
+                }
+            }
+        }
+        if ((s.flags_ & (paused | ending)) != 0) return false;
+        if ((s.flags_ & connection::show_kept) != 0) {
+            s.flags_ &= ~connection::show_kept;
+            if (!s.kept_.empty()) {
+                show_kept(s);
+                return true;
+            }
+        }
+        if ((s.flags_ & connection::end_unseen) != 0) {
+            s.flags_ &= ~connection::end_unseen;
+            tell_end(s);
+            return true;
+        }
+        return false;
+    }
+
+    /// Tells the engine what to wait for, and starts the close deadline.
+    void arm(slot_type& s) {
+        if ((s.flags_ & connection::close_wanted) != 0 && !closing_ones_.contains(s)) {
+            s.close_deadline_ = (engine_.now() + settings_.close_timeout).nanoseconds();
+            closing_ones_.push_back(s);
+        }
+        const bool pause = (s.flags_ & paused) != 0 && (s.flags_ & ending) == 0;
+        if (pause == ((s.flags_ & connection::engine_paused) != 0)) return;
+        if ((s.flags_ & connection::peer_done) != 0) return;
+        s.flags_ ^= connection::engine_paused;
+        if (pause)
+            engine_.pause_receive(table::id_of(s));
+        else
+            engine_.resume_receive(table::id_of(s));
+    }
+
+    /// The end: on_close, the handler destroyed, the socket closed.
+    void finish(slot_type& s) {
+        close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
+        if (s.reason_ == closed_by::deadline) why.passed = deadline::close;
+        if (s.reason_ == closed_by::limit) {
+            why.reached = s.limit_;
+            why.error = s.limit_ == limit::receive ? error::receive_limit : error::send_queue_limit;
+        }
+        if (s.errno_ != 0) why.error = {s.errno_, std::system_category()};
+
+        s.flags_ |= connection::finished;
+        enter(s, {});
+        if constexpr (has_on_close<Handler>) {
+            try {
+                s.handler.on_close(s, std::as_const(why));
+            } catch (...) {  // the connection is over: there is nothing left to end
+            }
+        }
+        leave();
+        s.handler.~Handler();
+        counters_.open.subtract(1);
+        counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
+        if (watched_reason_ != nullptr && watched_ == table::id_of(s)) {
+            *watched_reason_ = why;
+            watched_reason_ = nullptr;
+        }
+        touched_ones.remove(s);
+        closing_ones_.remove(s);
+        const bool hard = why.by == closed_by::handler_aborted ||
+                          why.by == closed_by::handler_threw || why.by == closed_by::limit ||
+                          why.by == closed_by::deadline;
+        if (engine_.close(table::id_of(s), hard ? close_mode::reset : close_mode::graceful))
+            release(s);
+        else
+            ++reaping_;
+    }
+
+    void release(slot_type& s) noexcept {
+        s.queue_.clear(pool);
+        s.kept_.clear(pool);
+        table_.release(s);
+    }
+
+    static constexpr std::size_t most_pieces = 64;  // of one system call
+    static constexpr int most_rounds = 8;
+
+    intrusive_list<closing> closing_ones_;
+    const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it
+};
+
+}  // namespace tcp::inline v0::detail

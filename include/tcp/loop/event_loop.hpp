@@ -1,0 +1,186 @@
+// One thread's driver: waits for the engine's events, accepts, keeps the deadlines, drains and stops.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+#include <tcp/close_reason.hpp>
+#include <tcp/detail/accept_error.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/loop/connection_driver.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// A loop. It belongs to one thread at a time; stop(), drain() and counters() are for any.
+template <class Handler, class Engine>
+class event_loop final : public connection_driver<Handler, Engine> {
+    using base = connection_driver<Handler, Engine>;
+    using base::counters_;
+    using base::engine_;
+
+public:
+    template <class Source, class... EngineArguments>
+    event_loop(const options& settings, Source&& source, EngineArguments&&... arguments)
+        : base{settings, std::forward<Source>(source),
+               std::forward<EngineArguments>(arguments)...} {}
+    ~event_loop() { shut(); }
+
+    Engine& engine() noexcept { return engine_; }
+    const loop_counters& counters() const noexcept { return counters_; }
+    duration now() const { return engine_.now(); }
+
+    /// There is one more listener, numbered by the engine from 0.
+    void add_listener() noexcept { ++listeners_; }
+
+    /// Accepts as many as come, from now on.
+    void accept_many() {
+        if (over_ || draining_ || accepting_ == accepts::many) return;
+        accepting_ = accepts::many;
+        arm_listeners();
+    }
+
+    /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when the loop stopped
+    /// before one came.
+    bool accept_one(close_reason& how) {
+        pause_listeners();
+        accepting_ = accepts::one;
+        this->watched_reason_ = &how;
+        arm_listeners();
+        while (this->watched_reason_ != nullptr && turn(duration::max())) {
+        }
+        pause_listeners();
+        return std::exchange(this->watched_reason_, nullptr) == nullptr;
+    }
+
+    /// Waits at most so long for a batch of events and deals with it. False when the loop has stopped.
+    bool turn(duration at_most) {
+        if (!serving()) return false;
+        const bool hurry = !this->touched_ones.empty();
+        engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
+        this->settle_touched();
+        expire();
+        return serving();
+    }
+
+    // ---- any thread, and signal handlers ----
+
+    void stop() noexcept {
+        stop_wanted_.store(true, std::memory_order_release);
+        engine_.wake();
+    }
+    void drain(duration at_most) noexcept {
+        drain_wanted_.store(at_most.nanoseconds() < 0 ? 0 : at_most.nanoseconds(),
+                            std::memory_order_release);
+        engine_.wake();
+    }
+    bool stop_wanted() const noexcept { return stop_wanted_.load(std::memory_order_acquire); }
+
+    // ---- events of the engine that are not of one connection ----
+
+    void accepted(listener_id listener, int socket, const endpoint& peer) {
+        const bool one = accepting_ == accepts::one;
+        if (one) pause_listeners();
+        if (!over_ && !draining_ && this->open(socket, peer, one)) return;
+        if (over_ || draining_) engine_.refuse(socket);
+        counters_.refused.add(1);
+        if (!one) return;
+        accepting_ = accepts::one;  // this one did not count
+        engine_.arm_accept(listener, accept_mode::one);
+    }
+
+    void accept_failed(listener_id, int error) {
+        counters_.accept_errors.add(1);
+        if (passing_accept_error(error) || accepting_ == accepts::none) return;
+        for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
+        accept_again_ = engine_.now() + accept_pause;
+        open_when_paused_ = counters_.open.read();
+    }
+
+    void woken() noexcept {}
+
+private:
+    enum class accepts : unsigned char { none, one, many };
+
+    void arm_listeners() {
+        const accept_mode mode =
+            accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
+        for (listener_id i = 0; i != listeners_; ++i) engine_.arm_accept(i, mode);
+        accept_again_ = never;
+    }
+
+    void pause_listeners() {
+        if (accepting_ == accepts::none) return;
+        accepting_ = accepts::none;
+        accept_again_ = never;
+        for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
+    }
+
+    /// Carries out stop() and drain(). False when the loop is over.
+    bool serving() {
+        if (over_) return false;
+        if (stop_wanted()) {
+            shut();
+            return false;
+        }
+        if (drain_wanted_.load(std::memory_order_acquire) != nothing) {
+            const auto at_most = duration::nanoseconds(drain_wanted_.exchange(nothing));
+            drain_deadline_ = engine_.now() + at_most;
+            if (!draining_) engine_.close_listeners();
+            draining_ = true;
+            accepting_ = accepts::none;
+            accept_again_ = never;
+        }
+        if (draining_ && counters_.open.read() == 0) {
+            shut();
+            return false;
+        }
+        return true;
+    }
+
+    /// Ends everything and waits until the engine has let go of every connection.
+    void shut() {
+        if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
+        this->close_all(closed_by::server_stopping);
+        while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
+    }
+
+    duration until_deadline(duration at_most) const {
+        duration first = accept_again_ < drain_deadline_ ? accept_again_ : drain_deadline_;
+        if (this->closing_any() && this->next_close_deadline() < first)
+            first = this->next_close_deadline();
+        if (first == never) return at_most;
+        const duration now = engine_.now();
+        const duration left = first > now ? first - now : duration{};
+        return left < at_most ? left : at_most;
+    }
+
+    void expire() {
+        if (accept_again_ != never && counters_.open.read() < open_when_paused_) arm_listeners();
+        if (accept_again_ == never && drain_deadline_ == never && !this->closing_any()) return;
+        const duration now = engine_.now();
+        this->expire_closing(now);
+        if (accept_again_ <= now) arm_listeners();
+        if (drain_deadline_ <= now) {
+            drain_deadline_ = never;
+            this->close_all(closed_by::drain_deadline);
+        }
+    }
+
+    static constexpr duration never = duration::max();
+    static constexpr duration accept_pause = duration::milliseconds(200);
+    static constexpr std::int64_t nothing = -1;
+
+    listener_id listeners_ = 0;
+    accepts accepting_ = accepts::none;
+    bool draining_ = false;
+    bool over_ = false;
+    duration drain_deadline_ = never;
+    duration accept_again_ = never;  // after descriptors or memory ran out
+    std::uint64_t open_when_paused_ = 0;
+    std::atomic<bool> stop_wanted_{false};
+    std::atomic<std::int64_t> drain_wanted_{nothing};
+};
+
+}  // namespace tcp::inline v0::detail

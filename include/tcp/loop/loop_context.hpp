@@ -1,0 +1,47 @@
+// What a connection knows of the loop it lives on: nothing of its engine, nothing of its handler.
+#pragma once
+
+#include <cstddef>
+
+#include <tcp/bytes.hpp>
+#include <tcp/detail/intrusive_list.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/loop/block_pool.hpp>
+
+namespace tcp::inline v0 {
+
+class connection;
+
+namespace detail {
+
+struct touched {};  // needs looking after by its loop
+struct closing {};  // waits for its peer, until options::close_timeout
+
+class loop_context {
+public:
+    loop_context() = default;
+    loop_context(const loop_context&) = delete;
+    loop_context& operator=(const loop_context&) = delete;
+
+    /// Asks the system; for functions that are called now and then.
+    virtual endpoint local_endpoint_of(const connection&) const = 0;
+    virtual endpoint remote_endpoint_of(const connection&) const = 0;
+
+    block_pool pool;
+    std::size_t send_queue_limit = 0;
+
+    // The connection whose hook is running, and what that hook was shown in the engine's buffer: what it sends from
+    // there is lent, not copied. `lent` comes behind the connection's queue.
+    connection* current = nullptr;
+    bytes shown;
+    bytes lent;
+
+    // Connections that something was asked of since they were last looked after.
+    intrusive_list<touched> touched_ones;
+
+protected:
+    ~loop_context() = default;
+};
+
+}  // namespace detail
+}  // namespace tcp::inline v0

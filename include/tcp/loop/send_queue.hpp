@@ -1,0 +1,184 @@
+// What waits to be sent to one peer: a ring of segments of which only the last is known.
+//
+//        ┌──────────────────────────────────────────┐
+//        ▼                                          │
+//   [ first ] ──► [ second ] ──► ... ──► [ last ] ──┘     tail_ points at the last
+//    consume()                            append()
+//
+// A segment owns copied bytes (in its own block, the last one is filled up before another is taken), owns a string that
+// was moved in, or points at bytes that an engine lends until its send has finished. An empty queue owns nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <new>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/loop/block_pool.hpp>
+
+namespace tcp::inline v0::detail {
+
+class send_queue {
+public:
+    send_queue() = default;
+    send_queue(const send_queue&) = delete;
+    send_queue& operator=(const send_queue&) = delete;
+
+    bool empty() const noexcept { return size_ == 0; }
+    std::size_t size() const noexcept { return size_; }
+
+    /// Copies. Throws std::bad_alloc and changes nothing when there is no memory.
+    void append(block_pool& pool, bytes data) {
+        const std::size_t room = tail_ != nullptr ? tail_->room() : 0;
+        const std::size_t here = room < data.size() ? room : data.size();
+        segment* more = nullptr;
+        if (here < data.size()) {
+            more = make_segment(
+                pool, at_least(sizeof(segment) + data.size() - here));
+            more->fill(data.subspan(here));
+        }
+        if (here != 0) tail_->fill(data.first(here));
+        if (more != nullptr) link(more);
+        size_ += data.size();
+    }
+
+    /// Takes the string over; a short one is copied, which costs less than a segment of its own.
+    void append(block_pool& pool, std::string&& text) {
+        if (text.size() < worth_a_segment) return append(pool, as_bytes(text));
+        segment* const one = make_segment(pool, sizeof(segment) + sizeof(std::string));
+        std::string* const owned = ::new (one->storage()) std::string(std::move(text));
+        one->begin = reinterpret_cast<const std::byte*>(owned->data());
+        one->end = one->begin + owned->size();
+        one->kind = segment_kind::text;
+        link(one);
+        size_ += owned->size();
+    }
+
+    /// Points at bytes that stay where they are until own_lent() or consume().
+    void append_lent(block_pool& pool, bytes data) {
+        segment* const one = make_segment(pool, sizeof(segment) + sizeof(owned_block));
+        one->begin = data.data();
+        one->end = data.data() + data.size();
+        one->kind = segment_kind::lent;
+        link(one);
+        size_ += data.size();
+    }
+
+    /// Copies what is still lent: the lender wants its bytes back. Throws std::bad_alloc.
+    void own_lent(block_pool& pool) {
+        if (tail_ == nullptr) return;
+        segment* one = tail_;
+        do {
+            one = one->next;
+            if (one->kind != segment_kind::lent) continue;
+            const std::size_t size = static_cast<std::size_t>(one->end - one->begin);
+            std::byte* const copy = static_cast<std::byte*>(pool.allocate(size));
+            std::memcpy(copy, one->begin, size);
+            ::new (one->storage()) owned_block{copy, block_pool::block_size(size)};
+            one->begin = copy;
+            one->end = copy + size;
+            one->kind = segment_kind::owned;
+        } while (one != tail_);
+    }
+
+    /// The first pieces, in order, as many as fit. How many were written.
+    std::size_t gather(std::span<bytes> pieces) const noexcept {
+        if (tail_ == nullptr) return 0;
+        std::size_t count = 0;
+        const segment* one = tail_;
+        do {
+            one = one->next;
+            if (count == pieces.size()) break;
+            pieces[count++] = bytes{one->begin, one->end};
+        } while (one != tail_);
+        return count;
+    }
+
+    /// The first so many bytes are gone.
+    void consume(block_pool& pool, std::size_t count) noexcept {
+        size_ -= count;
+        while (count != 0) {
+            segment* const first = tail_->next;
+            const std::size_t here = static_cast<std::size_t>(first->end - first->begin);
+            if (count < here) {
+                first->begin += count;
+                return;
+            }
+            count -= here;
+            unlink_first(pool);
+        }
+    }
+
+    void clear(block_pool& pool) noexcept {
+        while (tail_ != nullptr) unlink_first(pool);
+        size_ = 0;
+    }
+
+private:
+    enum class segment_kind : unsigned char { copied, text, lent, owned };
+
+    struct owned_block {
+        void* block;
+        std::size_t size;
+    };
+
+    struct segment {
+        segment* next;
+        const std::byte* begin;
+        const std::byte* end;
+        std::size_t block;  // size of the block this segment stands at the start of
+        segment_kind kind;
+
+        std::byte* storage() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
+        std::byte* block_end() noexcept { return reinterpret_cast<std::byte*>(this) + block; }
+        std::size_t room() noexcept {
+            return kind == segment_kind::copied ? static_cast<std::size_t>(block_end() - end) : 0;
+        }
+        void fill(bytes data) noexcept {
+            std::memcpy(const_cast<std::byte*>(end), data.data(), data.size());
+            end += data.size();
+        }
+    };
+
+    static constexpr std::size_t worth_a_segment = 4 * 1024;
+    static constexpr std::size_t least_copied = 4 * 1024;  // room for the sends that follow
+
+    static constexpr std::size_t at_least(std::size_t size) noexcept {
+        return size < least_copied ? least_copied : size;
+    }
+    static segment* make_segment(block_pool& pool, std::size_t least) {
+        segment* const one = ::new (pool.allocate(least)) segment{};
+        one->block = block_pool::block_size(least);
+        one->begin = one->end = one->storage();
+        return one;
+    }
+    static void destroy(block_pool& pool, segment* one) noexcept {
+        if (one->kind == segment_kind::text)
+            std::launder(reinterpret_cast<std::string*>(one->storage()))->~basic_string();
+        if (one->kind == segment_kind::owned) {
+            const auto* more = std::launder(reinterpret_cast<owned_block*>(one->storage()));
+            pool.free(more->block, more->size);
+        }
+        pool.free(one, one->block);
+    }
+    void link(segment* one) noexcept {
+        one->next = tail_ != nullptr ? std::exchange(tail_->next, one) : one;
+        tail_ = one;
+    }
+    void unlink_first(block_pool& pool) noexcept {
+        segment* const first = tail_->next;
+        if (first == tail_)
+            tail_ = nullptr;
+        else
+            tail_->next = first->next;
+        destroy(pool, first);
+    }
+
+    segment* tail_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+}  // namespace tcp::inline v0::detail

@@ -1,0 +1,269 @@
+// The server: bind, listen, accept, run, drain, stop.
+#pragma once
+
+#include <concepts>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <tcp/close_reason.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/detail/check_options.hpp>
+#include <tcp/duration.hpp>
+#include <tcp/echo.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/engine/native.hpp>
+#include <tcp/error.hpp>
+#include <tcp/explain.hpp>
+#include <tcp/handler.hpp>
+#include <tcp/loop/event_loop.hpp>
+#include <tcp/loop/loop_owner.hpp>
+#include <tcp/options.hpp>
+#include <tcp/resolve.hpp>
+#include <tcp/statistics.hpp>
+
+namespace tcp::inline v0 {
+
+/// Binds, listens, accepts, and gives every connection a Handler of its own.
+///
+/// What can fail comes twice: throwing std::system_error, whose what() says what to do, and with a std::error_code&.
+/// One thread at a time; stop(), drain(), statistics() and the destructor are for any thread.
+template <class Handler = echo, class Engine = native_engine>
+class server {
+    static_assert(tcp::engine<Engine>,
+                  "tcp::server: Engine does not model tcp::engine; tcp/engine/concept.hpp says what one has. "
+                  "Leave the parameter out for the engine of this system.");
+
+public:
+    /// The queue of connections that wait for accept, unless listen() is told otherwise. The system may cap it
+    /// (net.core.somaxconn).
+    static constexpr int default_backlog = 4096;
+
+    /// A server with default-made handlers. Throws std::system_error for options that contradict each other
+    /// (error::bad_options) and when there are no descriptors.
+    server()
+        requires std::default_initializable<Handler>
+        : server(Handler{}) {}
+    explicit server(const options& settings)
+        requires std::default_initializable<Handler>
+        : server(Handler{}, settings) {}
+
+    /// Each accepted connection gets a copy of the prototype. What all connections share is what the prototype points
+    /// to. More arguments are the engine's: a simulation.
+    template <class... EngineArguments>
+    explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
+        : loop_{std::in_place, checked(settings), std::move(prototype),
+                std::forward<EngineArguments>(arguments)...} {
+        static_assert(std::copy_constructible<Handler>,
+                      "tcp::server: each connection gets a copy of the prototype, and Handler cannot be copied; give "
+                      "the server a factory instead: tcp::server<my_handler> server{[] { return my_handler{}; }};");
+    }
+
+    /// Each accepted connection gets what the factory returns. It is called on the loop's thread, once for each.
+    template <class Factory, class... EngineArguments>
+        requires(std::is_invocable_r_v<Handler, Factory&> && !std::convertible_to<Factory, Handler>)
+    explicit server(Factory factory, const options& settings = {}, EngineArguments&&... arguments)
+        : loop_{std::in_place, checked(settings), std::move(factory),
+                std::forward<EngineArguments>(arguments)...} {}
+
+    server(const server&) = delete;
+    server& operator=(const server&) = delete;
+
+    /// Ends every connection (closed_by::server_stopping). Allowed in a hook of its own, and while another thread runs
+    /// the server, whose run() then returns before this does.
+    ~server() = default;
+
+    // ---- bind, listen, accept ----
+
+    /// Binds an endpoint, as often as wanted, before listen(). A port alone means every local address, IPv4 and IPv6.
+    /// Returns the endpoint with the true port: port 0 lets the system choose one. Never shares a port that another
+    /// program listens on. bind(2), ip(7), unix(7). Errors: error::already_listening, error::stopped, or the system's.
+    endpoint bind(const endpoint& where) {
+        std::error_code failure;
+        const endpoint bound = bind(where, failure);
+        if (failure) throw std::system_error{failure, explain_bind(where, failure)};
+        return bound;
+    }
+    endpoint bind(const endpoint& where, std::error_code& failure) {
+        if (!may_bind(failure)) return {};
+        const endpoint bound = loop_->engine().bind(where, failure);
+        if (failure) return {};
+        bound_.push_back(bound);
+        loop_->add_listener();
+        return bound;
+    }
+
+    /// The same with a text: "127.0.0.1:80", "[::1]:80", ":80", "unix:/path", "unix:@name", or "name:80", which binds
+    /// every address of that name that this system has; returns the first. Asks the name service, which may block.
+    endpoint bind(std::string_view where) {
+        std::error_code failure;
+        endpoint last;
+        const endpoint bound = bind_all(where, failure, last);
+        if (failure && last) throw std::system_error{failure, explain_bind(last, failure)};
+        if (failure) throw std::system_error{failure, "bind \"" + std::string{where} + '"'};
+        return bound;
+    }
+    endpoint bind(std::string_view where, std::error_code& failure) {
+        endpoint last;
+        return bind_all(where, failure, last);
+    }
+
+    /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors: error::not_bound,
+    /// error::already_listening, error::stopped, or the system's.
+    void listen(int backlog = default_backlog) {
+        std::error_code failure;
+        endpoint last;
+        listen_all(backlog, failure, last);
+        if (failure) throw std::system_error{failure, explain_listen(last, failure)};
+    }
+    void listen(int backlog, std::error_code& failure) {
+        endpoint last;
+        listen_all(backlog, failure, last);
+    }
+    void listen(std::error_code& failure) { listen(default_backlog, failure); }
+
+    /// Accepts one connection, serves it to its end on this thread, and returns how it ended. Others wait in the
+    /// system's queue. After stop(): closed_by::server_stopping. Errors: error::not_listening, error::already_running.
+    close_reason accept() {
+        return thrown_if_failed([this](std::error_code& failure) { return accept(failure); });
+    }
+    close_reason accept(std::error_code& failure) {
+        close_reason how{.by = closed_by::server_stopping};
+        if (const turn now{loop_}; may_run(now, failure)) now->accept_one(how);
+        return how;
+    }
+
+    // ---- run ----
+
+    /// Accepts and serves until stop(), or until drain() has ended. Errors: error::not_listening,
+    /// error::already_running.
+    void run() {
+        thrown_if_failed([this](std::error_code& failure) { return run(failure), true; });
+    }
+    void run(std::error_code& failure) {
+        const turn now{loop_};
+        if (!may_run(now, failure)) return;
+        now->accept_many();
+        while (now->turn(duration::max())) {
+        }
+    }
+
+    /// Accepts and serves for so long, for a program that has a loop of its own. False when the server has stopped.
+    bool run_for(duration length) {
+        return thrown_if_failed([&](std::error_code& failure) { return run_for(length, failure); });
+    }
+    bool run_for(duration length, std::error_code& failure) {
+        const turn now{loop_};
+        if (!may_run(now, failure)) return false;
+        now->accept_many();
+        const duration end = now->now() + length;
+        for (duration left = length; left > duration{}; left = end - now->now())
+            if (!now->turn(left)) return false;
+        return now->turn(duration{});
+    }
+
+    /// Deals with what is there, without waiting. False when the server has stopped.
+    bool poll() {
+        return thrown_if_failed([this](std::error_code& failure) { return poll(failure); });
+    }
+    bool poll(std::error_code& failure) { return run_for(duration{}, failure); }
+
+    // ---- stop: any thread, any hook, any signal handler ----
+
+    /// Ends the server: run() closes every connection (closed_by::server_stopping) and returns. Before run(), run()
+    /// returns at once. It stays stopped. Doing it twice is doing it once.
+    void stop() noexcept { loop_->stop(); }
+
+    /// Stops accepting and lets the connections finish by themselves; closes those that are left after so long
+    /// (closed_by::drain_deadline). Then run() returns, and the server is stopped.
+    void drain(duration at_most) noexcept { loop_->drain(at_most); }
+
+    // ---- observe ----
+
+    /// What was counted until now. Any thread, without stopping anything.
+    tcp::statistics statistics() const noexcept {
+        tcp::statistics sum;
+        loop_->counters().add_to(sum);
+        return sum;
+    }
+
+    /// The name of the engine that serves.
+    static constexpr std::string_view engine() noexcept { return Engine::name; }
+
+private:
+    using loop = detail::event_loop<Handler, Engine>;
+    using owner = detail::loop_owner<loop>;
+    using turn = typename owner::turn;
+
+    static const options& checked(const options& settings) {
+        detail::check_handler<Handler>();
+        detail::check_options(settings);
+        return settings;
+    }
+
+    template <class F>
+    static auto thrown_if_failed(F call) {
+        std::error_code failure;
+        auto result = call(failure);
+        if (failure) throw std::system_error{failure};
+        return result;
+    }
+
+    bool may_bind(std::error_code& failure) const noexcept {
+        failure.clear();
+        if (loop_->stop_wanted())
+            failure = error::stopped;
+        else if (listening_)
+            failure = error::already_listening;
+        return !failure;
+    }
+
+    // A stopped server may be run: run() returns at once.
+    bool may_run(const turn& now, std::error_code& failure) const noexcept {
+        failure.clear();
+        if (!now)
+            failure = error::already_running;
+        else if (!listening_ && !loop_->stop_wanted())
+            failure = error::not_listening;
+        return !failure;
+    }
+
+    // `last` is the endpoint that was tried last, if it came to that.
+    endpoint bind_all(std::string_view text, std::error_code& failure, endpoint& last) {
+        if (!may_bind(failure)) return {};
+        endpoint first;
+        std::error_code absent;
+        for (const endpoint& one : resolve(text, failure)) {
+            // Port 0 means one port, the same on every address.
+            last = first && one.port() == 0 && first.port() != 0 ? one.with_port(first.port()) : one;
+            const endpoint bound = bind(last, failure);
+            // A name may stand for addresses that this system does not have: localhost without IPv6.
+            if (failure == std::errc::address_not_available ||
+                failure == std::errc::address_family_not_supported)
+                absent = std::exchange(failure, {});
+            if (failure) return {};
+            if (!first) first = bound;
+        }
+        if (!first && !failure) failure = absent;
+        return first;
+    }
+
+    void listen_all(int backlog, std::error_code& failure, endpoint& last) {
+        if (!may_bind(failure)) return;
+        if (bound_.empty()) failure = error::not_bound;
+        for (std::size_t i = 0; i != bound_.size() && !failure; ++i) {
+            last = bound_[i];
+            loop_->engine().listen(static_cast<listener_id>(i), backlog, failure);
+        }
+        listening_ = !failure;
+    }
+
+    owner loop_;
+    std::vector<endpoint> bound_;
+    bool listening_ = false;
+};
+
+}  // namespace tcp::inline v0
