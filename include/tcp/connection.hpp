@@ -154,7 +154,7 @@ private:
     }
 
     // The sends after the lent bytes come behind them.
-    void own_lent() {
+    [[gnu::noinline]] void own_lent() {
         if (const bytes data = lent(); !data.empty()) {
             queue_.append(loop_->pool, data);
             loop_->lent = {};
@@ -189,17 +189,9 @@ inline send_result connection::send(bytes data) {
         touch();
         return {};
     }
-    const bytes shown = loop_->shown;
-    const bool in_shown = data.data() >= shown.data() && data.data() + data.size() <= shown.data() + shown.size();
-    bytes& lent = loop_->lent;
-    if (in_shown && lent.empty())
-        lent = data;
-    else if (in_shown && data.data() == lent.data() + lent.size())
-        lent = {lent.data(), lent.size() + data.size()};
-    else {
-        own_lent();
-        queue_.append(loop_->pool, data);
-    }
+    if (loop_->lend(data)) return {};
+    own_lent();
+    queue_.append(loop_->pool, data);
     return {};
 }
 

@@ -28,13 +28,12 @@ enum class address_family : unsigned char {
 class endpoint {
 public:
     /// No address.
-    constexpr endpoint() noexcept = default;
+    constexpr endpoint() noexcept : local_{} {}
 
     /// A bare port, 0 to 65535: every local address, IPv4 and IPv6. 0 lets the system choose a
     /// port. Throws std::system_error (error::bad_endpoint) for other numbers.
     endpoint(int port)  // NOLINT(google-explicit-constructor): server.bind(80) is what it is for
-        : length_{sizeof v6_}, family_{address_family::any} {
-        v6_ = {};
+        : v6_{}, length_{sizeof v6_}, family_{address_family::any} {
         v6_.sin6_family = AF_INET6;
         v6_.sin6_port = htons(checked(port));
     }
@@ -108,7 +107,7 @@ private:
     std::string_view path() const noexcept { return {local_.sun_path, length_ - path_offset}; }
 
     union {
-        sockaddr_un local_{};
+        sockaddr_un local_;  // the largest
         sockaddr generic_;
         sockaddr_in v4_;
         sockaddr_in6 v6_;  // of a bare port, too

@@ -181,6 +181,10 @@ public:
     /// (closed_by::drain_deadline). Then run() returns, and the server is stopped.
     void drain(duration at_most) noexcept { loop_->drain(at_most); }
 
+    /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those connected are served.
+    void pause_accept() noexcept { loop_->hold_accepting(true); }
+    void resume_accept() noexcept { loop_->hold_accepting(false); }
+
     // ---- observe ----
 
     /// What was counted until now. Any thread, without stopping anything.

@@ -10,7 +10,7 @@
 namespace tcp::inline v0::detail {
 
 /// Throws std::system_error (error::bad_options).
-inline void check_options(const options& o) {
+[[gnu::cold]] inline void check_options(const options& o) {
     const auto refuse = [](const std::string& sentence) {
         throw std::system_error{make_error_code(error::bad_options), sentence};
     };

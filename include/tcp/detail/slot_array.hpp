@@ -29,11 +29,15 @@ public:
     }
 
     /// Makes room for this index. Throws std::bad_alloc and changes nothing when there is no memory.
-    void grow_to(std::size_t index) {
+    [[gnu::cold]] void grow_to(std::size_t index) {
         while (index >= size()) {
-            chunks_.reserve(chunks_.size() + 1 > chunks_.capacity() ? chunks_.size() * 2 + 4
-                                                                    : chunks_.size() + 1);
-            chunks_.push_back(new T[ChunkSize]);
+            chunks_.push_back(nullptr);
+            try {
+                chunks_.back() = new T[ChunkSize];
+            } catch (...) {
+                chunks_.pop_back();
+                throw;
+            }
         }
     }
 

@@ -171,12 +171,12 @@ public:
     /// Adopts a socket that somebody else bound; its file stays. An empty `bound` is asked of the
     /// system.
     explicit listener(descriptor socket, const endpoint& bound = {}) noexcept
-        : socket_{static_cast<descriptor&&>(socket)},
-          bound_{bound ? bound : local_endpoint_of(socket_.get())} {}
+        : bound_{bound ? bound : local_endpoint_of(socket.get())},
+          socket_{static_cast<descriptor&&>(socket)} {}
 
     listener(listener&& other) noexcept
-        : socket_{static_cast<descriptor&&>(other.socket_)},
-          bound_{other.bound_},
+        : bound_{other.bound_},
+          socket_{static_cast<descriptor&&>(other.socket_)},
           device_{other.device_},
           inode_{other.inode_},
           maker_{other.maker_} {
@@ -231,8 +231,8 @@ private:
         maker_ = 0;
     }
 
+    endpoint bound_;  // before the socket, whose making fills it in
     descriptor socket_;
-    endpoint bound_;
     dev_t device_ = 0;
     ino_t inode_ = 0;
     pid_t maker_ = 0;  // 0: there is no file, or it is not ours to remove

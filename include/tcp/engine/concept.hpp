@@ -8,7 +8,8 @@
 //      ▼
 //   open(id, socket)     from here on the connection is named by id: slot and generation, never by descriptor
 //      │
-//      ├─ received, ended, failed    while receiving is not paused; ended or failed is the last of them
+//      ├─ received, ended, failed    while receiving is not paused; after ended only failed may come, when the
+//      │                             connection is reset, paused or not; after failed nothing
 //      ├─ send() ── done ──────────  finished in the return value; there is no event
 //      │         ├─ blocked ──────►  one writable event, when it is worth while to call send() again
 //      │         └─ in_flight ────►  one sent event; until it was delivered the pieces stay in place
@@ -69,7 +70,7 @@ concept engine_sink = requires(S& sink, listener_id listener, int socket, const 
                                bytes data, std::size_t count, int error) {
     sink.accepted(listener, socket, peer);  // the socket is the sink's to open() or refuse(); after accept_mode::one
                                             // the listener is paused
-    sink.accept_failed(listener, error);    // passing errors were retried already; accepting goes on until paused
+    sink.accept_failed(listener, error);    // an errno of accept(2), passing or not; accepting goes on until paused
     sink.received(id, data);                // never empty
     sink.ended(id);                         // the peer has finished sending
     sink.failed(id, error);                 // receiving ended with this errno

@@ -25,7 +25,7 @@ public:
     }
 
     /// A block of block_size(least) bytes. Throws std::bad_alloc.
-    void* allocate(std::size_t least) {
+    [[gnu::noinline]] void* allocate(std::size_t least) {
         const std::size_t size = block_size(least);
         if (size <= largest) {
             if (free_block*& list = free_[index(size)]; list != nullptr) {
@@ -37,7 +37,7 @@ public:
     }
 
     /// Takes back what allocate() gave, with the size of the block.
-    void free(void* block, std::size_t size) noexcept {
+    [[gnu::noinline]] void free(void* block, std::size_t size) noexcept {
         if (size > largest || kept_ + size > most_kept) return ::operator delete(block);
         kept_ += size;
         free_block*& list = free_[index(size)];

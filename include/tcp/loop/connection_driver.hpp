@@ -47,7 +47,7 @@ public:
         settle_alone(*s);
     }
 
-    void sent(connection_id id, std::size_t count, int error) {
+    [[gnu::noinline]] void sent(connection_id id, std::size_t count, int error) {
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
         s->flags_ &= ~connection::send_in_flight;
@@ -74,10 +74,10 @@ public:
 
     // ---- what a connection asks ----
 
-    endpoint local_endpoint_of(const connection& c) const override {
+    endpoint local_endpoint_of(const connection& c) override {
         return engine_.local_endpoint(table::id_of(c));
     }
-    endpoint remote_endpoint_of(const connection& c) const override {
+    endpoint remote_endpoint_of(const connection& c) override {
         if (&c == current && arriving_ != nullptr) return *arriving_;
         return engine_.remote_endpoint(table::id_of(c));
     }
@@ -93,7 +93,7 @@ protected:
     ~connection_driver() = default;
 
     /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is closed.
-    bool open(int socket, const endpoint& peer, bool watch) {
+    [[gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
         slot_type* s = nullptr;
         try {
             s = &table_.take(*this);
@@ -128,20 +128,19 @@ protected:
     }
 
     /// Looks after the connections that hooks of others touched. Those touched meanwhile have their turn next time.
-    void settle_touched() {
+    [[gnu::noinline]] void settle_touched() {
         if (touched_ones.empty()) return;
-        tagged_node<touched> end_of_turn;
-        touched_ones.push_back(end_of_turn);
-        while (touched_ones.front() != &end_of_turn) {
+        touched_ones.push_back(end_of_turn_);
+        while (touched_ones.front() != &end_of_turn_) {
             auto& first = static_cast<slot_type&>(*touched_ones.front());
             touched_ones.remove(first);
             settle_alone(first);
         }
-        touched_ones.remove(end_of_turn);
+        touched_ones.remove(end_of_turn_);
     }
 
     /// Ends every connection now, for this reason unless it had one.
-    void close_all(closed_by by) {
+    [[gnu::cold]] void close_all(closed_by by) {
         table_.for_each([this, by](slot_type& s) {
             if ((s.flags_ & connection::finished) != 0) return;
             s.end(by, connection::abort_wanted);
@@ -151,7 +150,7 @@ protected:
 
     /// Ends the connections whose close deadline is not later than this. The deadlines are in order, as all connections
     /// have the same close_timeout.
-    void expire_closing(duration now) {
+    [[gnu::cold]] void expire_closing(duration now) {
         while (!closing_ones_.empty()) {
             auto& s = static_cast<slot_type&>(*closing_ones_.front());
             if (duration::nanoseconds(s.close_deadline_) > now) return;
@@ -208,7 +207,7 @@ private:
     }
 
     /// The other ways: something was kept, or the connection is paused or ending.
-    void keep_and_show(slot_type& s, bytes data) {
+    [[gnu::noinline]] void keep_and_show(slot_type& s, bytes data) {
         if ((s.flags_ & ending) != 0) return;  // what comes after close() is dropped
         enter(s, {});
         if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
@@ -237,7 +236,7 @@ private:
         return data.size();
     }
 
-    void keep(slot_type& s, bytes rest) {
+    [[gnu::noinline]] void keep(slot_type& s, bytes rest) {
         if (keep_more(s, rest)) check_receive_limit(s);
     }
 
@@ -258,7 +257,7 @@ private:
     }
 
     /// The peer's FIN (error 0), or the end of everything. The handler hears of it when it has seen all data.
-    void receiving_is_over(connection_id id, int error) {
+    [[gnu::noinline]] void receiving_is_over(connection_id id, int error) {
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
         s->flags_ |= connection::peer_done | connection::end_unseen;
@@ -283,7 +282,7 @@ private:
 
     /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it leaves is owned by
     /// the queue afterwards.
-    void flush(slot_type& s) {
+    [[gnu::noinline]] void flush(slot_type& s) {
         try {
             while ((s.flags_ & (holds_send | connection::abort_wanted)) == 0) {
                 bytes pieces[most_pieces];
@@ -299,7 +298,7 @@ private:
     }
 
     /// What the engine said of a send of the queue and then of what is lent. Throws std::bad_alloc.
-    void heed(slot_type& s, const send_outcome& outcome) {
+    [[gnu::noinline]] void heed(slot_type& s, const send_outcome& outcome) {
         if (outcome.is == send_outcome::state::failed) return sending_failed(s, outcome.error);
         if (outcome.is == send_outcome::state::in_flight) {
             s.flags_ |= connection::send_in_flight;
@@ -315,14 +314,14 @@ private:
     }
 
     /// Nothing can be sent any more. What the peer sent before is still delivered, and then the connection ends.
-    void sending_failed(slot_type& s, int error) {
+    [[gnu::cold]] void sending_failed(slot_type& s, int error) {
         if ((s.flags_ & connection::send_failed) != 0) return;
         if ((s.flags_ & ending) == 0 || !s.queue_.empty()) blame(s, error);
         s.flags_ |= connection::send_failed;
     }
 
     /// The connection cannot go on.
-    void broken(slot_type& s, int error) {
+    [[gnu::cold]] void broken(slot_type& s, int error) {
         if ((s.flags_ & (ending | connection::send_failed)) == 0) blame(s, error);
         s.flags_ |= connection::abort_wanted;
     }
@@ -333,7 +332,7 @@ private:
                                                           : closed_by::system_error;
     }
 
-    void threw(slot_type& s) noexcept {
+    [[gnu::cold]] void threw(slot_type& s) noexcept {
         lent = {};
         s.end(closed_by::handler_threw, connection::abort_wanted);
     }
@@ -347,7 +346,7 @@ private:
     }
     void leave() noexcept { current = nullptr; }
 
-    void settle_alone(slot_type& s) {
+    [[gnu::noinline]] void settle_alone(slot_type& s) {
         enter(s, {});
         settle(s);
         leave();
@@ -355,7 +354,7 @@ private:
 
     /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more, again and again: after
     /// some rounds the others have their turn.
-    void settle(slot_type& s) {
+    [[gnu::noinline]] void settle(slot_type& s) {
         for (int round = 0; round != most_rounds; ++round) {
             if ((s.flags_ & connection::finished) != 0) return;
             if ((s.flags_ & connection::abort_wanted) == 0) flush(s);
@@ -438,7 +437,7 @@ private:
     }
 
     /// The end: on_close, the handler destroyed, the socket closed.
-    void finish(slot_type& s) {
+    [[gnu::noinline]] void finish(slot_type& s) {
         close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
         if (s.reason_ == closed_by::deadline) why.passed = deadline::close;
         if (s.reason_ == closed_by::limit) {
@@ -483,6 +482,7 @@ private:
     static constexpr std::size_t most_pieces = 64;  // of one system call
     static constexpr int most_rounds = 8;
 
+    tagged_node<touched> end_of_turn_;
     intrusive_list<closing> closing_ones_;
     const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it
 };

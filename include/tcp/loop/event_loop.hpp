@@ -36,14 +36,14 @@ public:
 
     /// Accepts as many as come, from now on.
     void accept_many() {
-        if (over_ || draining_ || accepting_ == accepts::many) return;
+        if (over_ || draining_ || accepting_ == accepts::many || accepting_ == accepts::held) return;
         accepting_ = accepts::many;
         arm_listeners();
     }
 
     /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when the loop stopped
     /// before one came.
-    bool accept_one(close_reason& how) {
+    [[gnu::cold]] bool accept_one(close_reason& how) {
         pause_listeners();
         accepting_ = accepts::one;
         this->watched_reason_ = &how;
@@ -55,7 +55,7 @@ public:
     }
 
     /// Waits at most so long for a batch of events and deals with it. False when the loop has stopped.
-    bool turn(duration at_most) {
+    [[gnu::noinline]] bool turn(duration at_most) {
         if (!serving()) return false;
         const bool hurry = !this->touched_ones.empty();
         engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
@@ -75,6 +75,10 @@ public:
                             std::memory_order_release);
         engine_.wake();
     }
+    void hold_accepting(bool held) noexcept {
+        accept_held_.store(held, std::memory_order_release);
+        engine_.wake();
+    }
     bool stop_wanted() const noexcept { return stop_wanted_.load(std::memory_order_acquire); }
 
     // ---- events of the engine that are not of one connection ----
@@ -90,7 +94,7 @@ public:
         engine_.arm_accept(listener, accept_mode::one);
     }
 
-    void accept_failed(listener_id, int error) {
+    [[gnu::cold]] void accept_failed(listener_id, int error) {
         counters_.accept_errors.add(1);
         if (passing_accept_error(error) || accepting_ == accepts::none) return;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
@@ -101,23 +105,23 @@ public:
     void woken() noexcept {}
 
 private:
-    enum class accepts : unsigned char { none, one, many };
+    enum class accepts : unsigned char { none, one, many, held };
 
-    void arm_listeners() {
+    [[gnu::cold]] void arm_listeners() {
         const accept_mode mode =
             accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
         for (listener_id i = 0; i != listeners_; ++i) engine_.arm_accept(i, mode);
         accept_again_ = never;
     }
 
-    void pause_listeners() {
+    [[gnu::cold]] void pause_listeners() {
         if (accepting_ == accepts::none) return;
         accepting_ = accepts::none;
         accept_again_ = never;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
     }
 
-    /// Carries out stop() and drain(). False when the loop is over.
+    /// Carries out stop(), drain() and hold_accepting(). False when the loop is over.
     bool serving() {
         if (over_) return false;
         if (stop_wanted()) {
@@ -132,6 +136,14 @@ private:
             accepting_ = accepts::none;
             accept_again_ = never;
         }
+        const bool held = accept_held_.load(std::memory_order_acquire);
+        if (held && accepting_ == accepts::many) {
+            pause_listeners();
+            accepting_ = accepts::held;
+        } else if (!held && accepting_ == accepts::held) {
+            accepting_ = accepts::none;
+            accept_many();
+        }
         if (draining_ && counters_.open.read() == 0) {
             shut();
             return false;
@@ -140,7 +152,7 @@ private:
     }
 
     /// Ends everything and waits until the engine has let go of every connection.
-    void shut() {
+    [[gnu::cold]] void shut() {
         if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
         this->close_all(closed_by::server_stopping);
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
@@ -180,6 +192,7 @@ private:
     duration accept_again_ = never;  // after descriptors or memory ran out
     std::uint64_t open_when_paused_ = 0;
     std::atomic<bool> stop_wanted_{false};
+    std::atomic<bool> accept_held_{false};
     std::atomic<std::int64_t> drain_wanted_{nothing};
 };
 

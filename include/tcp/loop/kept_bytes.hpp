@@ -25,7 +25,7 @@ public:
     }
 
     /// Copies to the end. Throws std::bad_alloc and changes nothing when there is no memory.
-    void append(block_pool& pool, bytes data) {
+    [[gnu::noinline]] void append(block_pool& pool, bytes data) {
         if (data.empty()) return;
         if (empty() || header_->end + data.size() > capacity()) make_room(pool, data.size());
         std::memcpy(storage() + header_->end, data.data(), data.size());

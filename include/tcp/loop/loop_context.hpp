@@ -24,8 +24,22 @@ public:
     loop_context& operator=(const loop_context&) = delete;
 
     /// Asks the system; for functions that are called now and then.
-    virtual endpoint local_endpoint_of(const connection&) const = 0;
-    virtual endpoint remote_endpoint_of(const connection&) const = 0;
+    virtual endpoint local_endpoint_of(const connection&) = 0;
+    virtual endpoint remote_endpoint_of(const connection&) = 0;
+
+    /// Takes bytes of what the running hook was shown for sending from there. False when they lie elsewhere, or are not
+    /// the next ones.
+    bool lend(bytes data) noexcept {
+        if (data.data() < shown.data() || data.data() + data.size() > shown.data() + shown.size())
+            return false;
+        if (lent.empty())
+            lent = data;
+        else if (data.data() == lent.data() + lent.size())
+            lent = {lent.data(), lent.size() + data.size()};
+        else
+            return false;
+        return true;
+    }
 
     block_pool pool;
     std::size_t send_queue_limit = 0;

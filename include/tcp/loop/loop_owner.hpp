@@ -17,7 +17,7 @@ class loop_owner {
         template <class... Arguments>
         explicit shared(Arguments&&... arguments) : loop{std::forward<Arguments>(arguments)...} {}
 
-        void let_go() noexcept {
+        [[gnu::noinline]] void let_go() noexcept {
             if (owners.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
         }
 

@@ -31,7 +31,7 @@ public:
     std::size_t size() const noexcept { return size_; }
 
     /// Copies. Throws std::bad_alloc and changes nothing when there is no memory.
-    void append(block_pool& pool, bytes data) {
+    [[gnu::noinline]] void append(block_pool& pool, bytes data) {
         const std::size_t room = tail_ != nullptr ? tail_->room() : 0;
         const std::size_t here = room < data.size() ? room : data.size();
         segment* more = nullptr;
@@ -46,7 +46,7 @@ public:
     }
 
     /// Takes the string over; a short one is copied, which costs less than a segment of its own.
-    void append(block_pool& pool, std::string&& text) {
+    [[gnu::noinline]] void append(block_pool& pool, std::string&& text) {
         if (text.size() < worth_a_segment) return append(pool, as_bytes(text));
         segment* const one = make_segment(pool, sizeof(segment) + sizeof(std::string));
         std::string* const owned = ::new (one->storage()) std::string(std::move(text));
@@ -58,7 +58,7 @@ public:
     }
 
     /// Points at bytes that stay where they are until own_lent() or consume().
-    void append_lent(block_pool& pool, bytes data) {
+    [[gnu::noinline]] void append_lent(block_pool& pool, bytes data) {
         segment* const one = make_segment(pool, sizeof(segment) + sizeof(owned_block));
         one->begin = data.data();
         one->end = data.data() + data.size();
@@ -68,7 +68,7 @@ public:
     }
 
     /// Copies what is still lent: the lender wants its bytes back. Throws std::bad_alloc.
-    void own_lent(block_pool& pool) {
+    [[gnu::cold]] void own_lent(block_pool& pool) {
         if (tail_ == nullptr) return;
         segment* one = tail_;
         do {
@@ -98,7 +98,7 @@ public:
     }
 
     /// The first so many bytes are gone.
-    void consume(block_pool& pool, std::size_t count) noexcept {
+    [[gnu::noinline]] void consume(block_pool& pool, std::size_t count) noexcept {
         size_ -= count;
         while (count != 0) {
             segment* const first = tail_->next;
@@ -155,7 +155,7 @@ private:
         one->begin = one->end = one->storage();
         return one;
     }
-    static void destroy(block_pool& pool, segment* one) noexcept {
+    [[gnu::noinline]] static void destroy(block_pool& pool, segment* one) noexcept {
         if (one->kind == segment_kind::text)
             std::launder(reinterpret_cast<std::string*>(one->storage()))->~basic_string();
         if (one->kind == segment_kind::owned) {

@@ -50,7 +50,7 @@ public:
 
     // ---- listeners ----
 
-    endpoint bind(const endpoint& where, std::error_code& failure) {
+    [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
         detail::listener opened{where, settings_, failure};
         if (failure) return {};
         has_local_ = has_local_ || where.family() == address_family::local;
@@ -62,7 +62,7 @@ public:
         detail::listen_socket(listeners_[id].socket.get(), backlog, failure);
     }
 
-    void arm_accept(listener_id id, accept_mode mode) {
+    [[gnu::cold]] void arm_accept(listener_id id, accept_mode mode) {
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
         if (!std::exchange(l.armed, true)) set_.add(l.socket.get(), EPOLLIN, key_of({listener_slot, id}));
@@ -73,7 +73,7 @@ public:
         if (std::exchange(l.armed, false)) set_.remove(l.socket.get());
     }
 
-    void close_listeners() {
+    [[gnu::cold]] void close_listeners() {
         for (listener_state& l : listeners_) {
             l.armed = false;
             l.socket.close();
@@ -296,7 +296,7 @@ private:
         if (most < most_accepts) listeners_[id].at_once = most * 2;
     }
 
-    static ssize_t send_many(int fd, std::span<const bytes> pieces, std::size_t& wanted) {
+    [[gnu::noinline]] static ssize_t send_many(int fd, std::span<const bytes> pieces, std::size_t& wanted) {
         iovec vector[most_pieces];
         const std::size_t count = pieces.size() < most_pieces ? pieces.size() : most_pieces;
         wanted = 0;

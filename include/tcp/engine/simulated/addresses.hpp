@@ -11,8 +11,8 @@
 
 namespace tcp::inline v0::simulated {
 
-/// The server's machine is 10.0.0.1 and fd00::1. The clients' are 10.0.0.2 and fd00::2; when their ports are used up,
-/// the next address is.
+/// The server's machine is 10.0.0.1 and fd00::1. The clients' are 10.0.0.2 and fd00::2; when their
+/// ports are used up, the next address is.
 class address_book {
 public:
     /// What a client is called: as it wants, with a port of its own where it names none.
@@ -25,16 +25,18 @@ public:
         if (number % ports == 0) {
             // Two bytes of the address count up from 2: 10.0.0.2 has the first 16,384 clients.
             const std::size_t machine = number / ports + 2;
-            const auto low = std::to_string(machine % 256), high = std::to_string(machine / 256 % 256);
+            const auto low = std::to_string(machine % 256),
+                       high = std::to_string(machine / 256 % 256);
             ipv4_ = endpoint::parse("10.0." + high + "." + low + ":0");
             ipv6_ = endpoint::parse("[fd00::" + high + ":" + low + "]:0");
         }
         return (family == address_family::ipv6 ? ipv6_ : ipv4_).with_port(port);
     }
 
-    /// What the server's end of a connection is called: what the client asked for, where that names one machine,
-    /// else where the server listens, where that does.
-    static endpoint server_for(const endpoint& to, const endpoint& listens, const endpoint& client) {
+    /// What the server's end of a connection is called: what the client asked for, where that names
+    /// one machine, else where the server listens, where that does.
+    static endpoint server_for(const endpoint& to, const endpoint& listens,
+                               const endpoint& client) {
         if (to.family() == address_family::local || !to.is_wildcard()) return to;
         if (!listens.is_wildcard()) return listens;
         const std::string_view machine =

@@ -3,16 +3,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include <tcp/duration.hpp>
 #include <tcp/engine/simulated/random.hpp>
 
 namespace tcp::inline v0::simulated {
 
-/// The weather of a simulated world. The default is a benign network: ordered, lossless, no surprises. Sizes are
-/// bytes; what is named per_mille is how often in a thousand occasions. Nothing in here breaks the promises that TCP,
-/// a kernel or an engine (engine/concept.hpp) makes: a server must hold its own in any of it.
+/// The weather of a simulated world. The default is a benign network: ordered, lossless, no
+/// surprises. Sizes are bytes; what is named per_mille is how often in a thousand occasions.
+/// Nothing in here breaks the promises that TCP, a kernel or an engine (engine/concept.hpp) makes:
+/// a server must hold its own in any of it.
 struct faults {
     // The way between client and server. Segments never overtake one another.
     duration latency_min = duration::nanoseconds(100'000);
@@ -22,35 +22,36 @@ struct faults {
     std::size_t server_window = 128 * 1024;  // received by the server's system, not yet read
     std::size_t client_window = 128 * 1024;  // received by the client's system, not yet read
     std::size_t send_capacity = 128 * 1024;  // taken from the server, not yet arrived at the client
-    unsigned reset_per_mille = 0;            // for each segment to the server: somebody between resets both sides
+    unsigned reset_per_mille = 0;  // segments to the server behind which both sides are reset
 
     // Accepting.
-    int backlog_max = 4096;              // what listen(2) is silently limited to (somaxconn)
-    std::size_t socket_limit = 100'000;  // sockets of one engine, listeners included; then EMFILE
-    unsigned accept_failed_per_mille = 0;   // EMFILE, ENFILE, ENOBUFS or ENOMEM; the connection stays in the queue
-    unsigned accept_aborted_per_mille = 0;  // ECONNABORTED: the connection is gone, the engine goes on by itself
-    unsigned open_failed_per_mille = 0;     // open() gives an errno
+    int backlog_max = 4096;                // what listen(2) is silently limited to (somaxconn)
+    std::size_t socket_limit = 100'000;    // sockets of one engine, listeners included; then EMFILE
+    unsigned accept_failed_per_mille = 0;  // EMFILE and its like; the client stays in the queue
+    unsigned accept_aborted_per_mille =
+        0;                               // ECONNABORTED: it is gone, the engine goes on by itself
+    unsigned open_failed_per_mille = 0;  // open() gives an errno
 
     // Sending.
-    unsigned short_send_per_mille = 0;    // fewer bytes are taken than there is room for
-    unsigned blocked_send_per_mille = 0;  // no byte is taken though there is room
-    unsigned in_flight_per_mille = 0;     // the send ends later, as io_uring's do
+    unsigned short_send_per_mille = 0;         // fewer bytes are taken than there is room for
+    unsigned blocked_send_per_mille = 0;       // no byte is taken though there is room
+    unsigned in_flight_per_mille = 0;          // the send ends later, as io_uring's do
     unsigned spurious_writable_per_mille = 0;  // after a blocked send: the event comes too early
 
     // Receiving.
-    std::size_t receive_max = std::numeric_limits<std::size_t>::max();  // shown at once, besides the option
-    unsigned more_receives_per_mille = 0;  // a connection has several events in one wait()
-    unsigned late_receive_per_mille = 0;   // what had arrived before pause_receive() is delivered after it
+    std::size_t receive_max = 1024 * 1024;  // shown at once, besides options::receive_buffer
+    unsigned more_receives_per_mille = 0;   // a connection has several events in one wait()
+    unsigned late_receive_per_mille = 0;    // what came before pause_receive() is shown after it
 
     // Closing and waiting.
-    unsigned late_close_per_mille = 0;    // close() returns false, closed comes later
-    unsigned shuffle_per_mille = 0;       // for each batch: its events come in another order
+    unsigned late_close_per_mille = 0;     // close() returns false, closed comes later
+    unsigned shuffle_per_mille = 0;        // for each batch: its events come in another order
     unsigned spurious_wait_per_mille = 0;  // wait() returns early with nothing, as after a signal
-    duration completion_max = duration::milliseconds(1);  // how long a thing that ends later takes at most
-    duration oversleep_max{};                              // how much too late a timeout of wait() may end
+    duration completion_max = duration::milliseconds(1);  // how long what ends later takes at most
+    duration oversleep_max{};                             // how late a timeout of wait() may end
 
-    /// Weather for fuzzing: each knob is left alone or turned to anything, small values as likely as large ones.
-    /// Resets and failures are rare enough for most connections to get somewhere.
+    /// Weather for fuzzing: each knob is left alone or turned to anything, small values as likely
+    /// as large ones. Resets and failures are rare enough for most connections to get somewhere.
     static faults wild(random& dice) {
         faults drawn;
         const auto now_and_then = [&](unsigned& knob, unsigned most) {

@@ -1,5 +1,6 @@
-// The bytes of received events: lent to the sink while the event runs, to a send in flight until that has ended, and
-// then overwritten, so that whoever reads them later reads nonsense in each run and not only in bad ones.
+// The bytes of received events: lent to the sink while the event runs, to a send in flight until
+// that has ended, and then overwritten, so that whoever reads them later reads nonsense in each run
+// and not only in bad ones.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +18,8 @@
 
 namespace tcp::inline v0::simulated {
 
-/// A number that changes when the bytes change: multiply and mix, eight at a time. For sums within one process.
+/// A number that changes when the bytes change: multiply and mix, eight at a time. For sums within
+/// one process.
 inline std::uint64_t checksum(std::span<const bytes> pieces) noexcept {
     std::uint64_t sum = 0;
     const auto mix = [&](std::uint64_t word) {
@@ -49,8 +51,8 @@ class lent_bytes {
 public:
     static constexpr std::byte nonsense{0xdd};
 
-    /// A copy of these bytes, with one holder. A block has exactly their size: an address sanitizer sees who reads
-    /// beyond it.
+    /// A copy of these bytes, with one holder. A block has exactly their size: an address sanitizer
+    /// sees who reads beyond it.
     lent_block& lend(bytes original) {
         auto data = std::unique_ptr<std::byte[]>(new std::byte[original.size()]);
         std::memcpy(data.get(), original.data(), original.size());

@@ -17,7 +17,6 @@
 namespace tcp::inline v0::simulated {
 
 struct link;
-struct listener;
 struct lent_block;
 
 /// What a client's on_event() is told.
@@ -32,8 +31,7 @@ enum class client_event : unsigned char {
 /// An engine as the network sees it.
 class host {
 public:
-    virtual void incoming(listener& here) = 0;           // its queue is no longer empty
-    virtual void changed(link& on) = 0;                  // something about this connection may be worth an event
+    virtual void changed(link& on) = 0;  // something about this connection may be worth an event
     virtual void due(link& on, happening operation) = 0;  // an operation of this engine ends now
 
 protected:
@@ -47,9 +45,9 @@ protected:
 struct client_side {
     enum class phase : unsigned char { connecting, connected, refused };
     phase is = phase::connecting;
-    bool closed = false;    // it closed or reset: the client's system answers what still comes with a reset
-    bool paused = false;    // what arrives waits in the window
-    bool ended = false;     // the server's FIN arrived
+    bool closed = false;  // it closed or reset: what still comes is answered with a reset
+    bool paused = false;  // what arrives waits in the window
+    bool ended = false;   // the server's FIN arrived
     bool was_reset = false;
     bool vanished = false;  // nothing arrives any more, either way
     std::string received;
@@ -77,9 +75,11 @@ struct server_side {
     int socket = -1;
     connection_id id;
 
+    int window = 0;  // SO_RCVBUF; 0 is what the network has for all
+
     bool listed = false;         // among those that the next wait() looks at
     bool reset_arrived = false;  // by the peer
-    int error = 0;               // the socket's pending error; whoever reports it clears it (SO_ERROR, socket(7))
+    int error = 0;               // pending; whoever reports it clears it (SO_ERROR, socket(7))
 
     bool paused = false;
     bool received_last = false;   // ended or failed was delivered
@@ -98,7 +98,7 @@ struct server_side {
 struct link {
     std::size_t number = 0;  // first one 1
     endpoint client_address;
-    endpoint server_address;  // as the client called it; since it is queued as the server's socket is called
+    endpoint server_address;  // what the client asked for; once it is queued, one machine's
     pipe up;                  // client to server
     pipe down;                // server to client
     client_side client;

@@ -16,7 +16,6 @@ namespace tcp::inline v0::simulated {
 /// A bound socket of an engine, and the clients that wait to be accepted.
 struct listener {
     enum class arming : unsigned char { paused, one, many };
-    host* owner = nullptr;
     listener_id id = 0;
     endpoint where;
     bool ipv6_only = false;
@@ -55,7 +54,8 @@ public:
 
     void remove(listener& one) noexcept { std::erase(all_, &one); }
 
-    /// Who takes a client that connects there: one with that very address before one with every address.
+    /// Who takes a client that connects there: one with that very address before one with every
+    /// address.
     listener* find(const endpoint& to) const noexcept {
         listener* found = nullptr;
         for (listener* const one : all_) {

@@ -14,8 +14,8 @@ namespace tcp::inline v0::simulated {
 
 /// How a world answers a violation of the rules of engine/concept.hpp. Recorded it is in each case.
 enum class reaction : unsigned char {
-    throws,   // std::logic_error with the sentence; the default. Not while another exception is on its way.
-    aborts,   // the sentence on the standard error stream, then std::abort(): a debugger shows the call
+    throws,  // std::logic_error with the sentence, the default; not while another one is on its way
+    aborts,  // the sentence on stderr, then std::abort(): a debugger shows the call
     records,  // nothing more; the call that broke the rule does nothing
 };
 
@@ -25,7 +25,8 @@ public:
     void answer_with(reaction how) noexcept { reaction_ = how; }
     const std::vector<std::string>& sentences() const noexcept { return sentences_; }
 
-    /// Adds a sentence, seed and virtual time in front of it, and reacts; in a destructor nothing is thrown.
+    /// Adds a sentence, seed and virtual time in front of it, and reacts; in a destructor nothing
+    /// is thrown.
     void add(std::uint64_t seed, std::int64_t now, std::string_view what, bool may_throw = true) {
         std::string sentence = "tcp::simulation (seed " + std::to_string(seed) + ", at " +
                                std::to_string(now / 1000) + " us): ";

@@ -1,10 +1,13 @@
-// The network between simulated clients and servers: it carries bytes, FIN and RST in virtual time, and loses, delays
-// and cuts as its faults say.
+// The network between simulated clients and servers: it carries bytes, FIN and RST in virtual time,
+// and loses, delays and cuts as its faults say.
 //
 // What it models of Linux's TCP:
-//   * Segments arrive in order; a receiver that does not read closes its window, which fills the sender's buffer.
-//   * What arrived before an RST can still be read; then the reset shows. What was still on its way is lost.
-//   * Closing with unread input, and data for a socket that is closed, are answered with RST (RFC 1122 4.2.2.13).
+//   * Segments arrive in order; a receiver that does not read closes its window, which fills the
+//     sender's buffer.
+//   * What arrived before an RST can still be read; then the reset shows. What was still on its way
+//     is lost.
+//   * Closing with unread input, and data for a socket that is closed, are answered with RST (RFC
+//     1122 4.2.2.13).
 //   * A client may reset while it waits to be accepted: it stays in the queue.
 #pragma once
 
@@ -36,7 +39,7 @@ namespace tcp::inline v0::simulated {
 
 class network {
 public:
-    network(std::uint64_t seed, const faults& weather) : seed_{seed}, dice{seed}, weather{weather} {}
+    network(std::uint64_t seed, const faults& first) : dice{seed}, weather{first}, seed_{seed} {}
     network(const network&) = delete;
     network& operator=(const network&) = delete;
 
@@ -55,8 +58,9 @@ public:
             const occurrence one = planned_.take();
             if (one.at > now_) at_once = 0;
             if (++at_once > most_at_once)
-                return violated("a million things happened at the same virtual time; a script or an "
-                                "on_event() starts itself again without letting time pass");
+                return violated(
+                    "a million things happened at the same virtual time; a script or an "
+                    "on_event() starts itself again without letting time pass");
             pass_to(one.at);
             record(one);
             happen(one);
@@ -228,8 +232,8 @@ private:
 
     // Something sets out and arrives behind all that set out before it.
     void arrive(pipe& through, happening what, link& on, std::size_t detail = 0) {
-        const duration latency = time_between(weather.latency_min.nanoseconds(),
-                                              weather.latency_max.nanoseconds());
+        const duration latency =
+            time_between(weather.latency_min.nanoseconds(), weather.latency_max.nanoseconds());
         const std::int64_t at = (duration::nanoseconds(now_) + latency).nanoseconds();
         through.last_arrival = std::max(through.last_arrival, at);
         planned_.plan({.at = through.last_arrival,
@@ -240,8 +244,11 @@ private:
     }
 
     void depart_up(link& from) {
-        if (from.client.is == client_side::phase::connected)
-            depart(from.up, weather.server_window, happening::data_up, happening::end_up, from);
+        if (from.client.is != client_side::phase::connected) return;
+        const std::size_t window = from.server.window > 0
+                                       ? static_cast<std::size_t>(from.server.window)
+                                       : weather.server_window;
+        depart(from.up, window, happening::data_up, happening::end_up, from);
     }
     void depart_down(link& from) {
         depart(from.down, weather.client_window, happening::data_down, happening::end_down, from);
@@ -298,12 +305,8 @@ private:
                 return;
             case happening::reset_up: return reset_arrived_up(on);
             case happening::reset_down: return reset_arrived_down(on);
-            case happening::window_up:
-                on.up.window_announced = false;
-                return depart_up(on);
-            case happening::window_down:
-                on.down.window_announced = false;
-                return depart_down(on);
+            case happening::window_up: on.up.window_announced = false; return depart_up(on);
+            case happening::window_down: on.down.window_announced = false; return depart_down(on);
             default: return;
         }
     }
@@ -324,7 +327,6 @@ private:
         on.server.is = server_side::phase::queued;
         there->queue.push_back(&on);
         arrive(on.down, happening::answer, on);
-        there->owner->incoming(*there);
     }
 
     void answer_arrived(link& on) {

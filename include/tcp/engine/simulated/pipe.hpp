@@ -9,7 +9,8 @@
 
 namespace tcp::inline v0::simulated {
 
-/// The bytes between a sender and its receiver. The marks count bytes since the beginning and stand in this order:
+/// The bytes between a sender and its receiver. The marks count bytes since the beginning and stand
+/// in this order:
 ///
 ///      read ........... arrived ........... departed ........... written
 ///        │ waits for the   │  on its way       │ waits for the      │
@@ -37,7 +38,8 @@ public:
     bytes front(std::size_t count) const noexcept { return {buffer_.data() + head_, count}; }
 
     void write(bytes data) {
-        // Half of the buffer is read and gone: moving the rest to the front costs each byte at most once.
+        // Half of the buffer is read and gone: moving the rest to the front costs each byte at most
+        // once.
         if (head_ > buffer_.size() / 2) {
             buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(head_));
             head_ = 0;

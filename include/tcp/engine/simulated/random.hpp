@@ -1,5 +1,5 @@
-// Chance that is the same in every run: a small generator, fixed by its seed on every machine and compiler, which
-// <random>'s distributions are not.
+// Chance that is the same in every run: a small generator, fixed by its seed on every machine and
+// compiler, which <random>'s distributions are not.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace tcp::inline v0::simulated {
 
-/// xoshiro256** by David Blackman and Sebastiano Vigna, its state filled by splitmix64 from one number
-/// (https://prng.di.unimi.it). Not for secrets.
+/// xoshiro256** by David Blackman and Sebastiano Vigna, its state filled by splitmix64 from one
+/// number (https://prng.di.unimi.it). Not for secrets.
 class random {
 public:
     explicit constexpr random(std::uint64_t seed) noexcept {
@@ -34,7 +34,8 @@ public:
         return result;
     }
 
-    /// A number from 0 to bound - 1; 0 for a bound of 0. The bias is bound / 2^64: none for what this is for.
+    /// A number from 0 to bound - 1; 0 for a bound of 0. The bias is bound / 2^64: none for what
+    /// this is for.
     constexpr std::uint64_t below(std::uint64_t bound) noexcept {
         return bound == 0 ? 0 : next() % bound;
     }

@@ -11,19 +11,19 @@ struct link;
 
 /// What can happen. "up" is the way to the server, "down" the way to the client.
 enum class happening : unsigned char {
-    script,       // a function given to after()
-    request,      // the client's SYN reaches the server's system
-    answer,       // ... which has queued the connection
-    refusal,      // ... or refused it
-    data_up,      // a segment arrives
+    script,   // a function given to after()
+    request,  // the client's SYN reaches the server's system
+    answer,   // ... which has queued the connection
+    refusal,  // ... or refused it
+    data_up,  // a segment arrives
     data_down,
-    end_up,       // a FIN arrives
+    end_up,  // a FIN arrives
     end_down,
-    reset_up,     // an RST arrives
+    reset_up,  // an RST arrives
     reset_down,
-    window_up,    // the sender learns that the receiver has read
+    window_up,  // the sender learns that the receiver has read
     window_down,
-    send_due,     // an operation of an engine ends: a send in flight
+    send_due,      // an operation of an engine ends: a send in flight
     writable_due,  // ... a blocked send
     close_due,     // ... a close
 };

@@ -1,8 +1,8 @@
-// An engine without a system below it: an in-memory network, virtual time, a seed and faults. It checks its caller
-// against engine/concept.hpp as it goes.
+// An engine without a system below it: an in-memory network, virtual time, a seed and faults. It
+// checks its caller against engine/concept.hpp as it goes.
 //
-// Several engines may share one world. They are for one thread: when one of them waits, virtual time passes for all,
-// and what becomes ready for another is delivered by that one's next wait().
+// Several engines may share one world. They are for one thread: when one of them waits, virtual
+// time passes for all, and what becomes ready for another is delivered by that one's next wait().
 #pragma once
 
 #include <algorithm>
@@ -25,16 +25,15 @@
 
 namespace tcp::inline v0 {
 
-/// The engine of tests: `tcp::server<my_handler, tcp::simulated_engine> server{{}, {}, world};`, where world is a
-/// tcp::simulation that outlives it.
+/// The engine of tests: `tcp::server<my_handler, tcp::simulated_engine> server{{}, {}, world};`,
+/// where world is a tcp::simulation that outlives it.
 class simulated_engine final : public simulated::sockets {
 public:
     static constexpr const char* name = "simulated";
 
     simulated_engine(const options& set, simulated::network& net)
-        : sockets{net, set.send_buffer},
+        : sockets{net, set.send_buffer, set.kernel_receive_buffer},
           receive_size_{std::max<std::size_t>(set.receive_buffer, 1)},
-          window_{set.kernel_receive_buffer},
           ipv6_only_{set.ipv6_only} {}
 
     ~simulated_engine() {
@@ -49,11 +48,10 @@ public:
         const auto id = static_cast<listener_id>(listeners_.size());
         if (listeners_closed_) net_.violated("bind() after close_listeners()");
         simulated::listener& made = listeners_.emplace_back();
-        made.owner = this;
         made.id = id;
         made.where = where;
         made.ipv6_only = ipv6_only_;
-        const int error = full() ? EMFILE : net_.listeners.add(made);
+        const int error = in_use() > net_.weather.socket_limit ? EMFILE : net_.listeners.add(made);
         if (error == 0) return made.where;
         listeners_.pop_back();
         failure.assign(error, std::generic_category());
@@ -64,7 +62,8 @@ public:
         failure.clear();
         simulated::listener* const one = bound(id, "listen()");
         if (one == nullptr) return failure.assign(EBADF, std::generic_category());
-        if (one->listening) net_.violated("listen() for the second time on " + one->where.to_string());
+        if (one->listening)
+            net_.violated("listen() for the second time on " + one->where.to_string());
         one->backlog =
             static_cast<std::size_t>(std::max(1, std::min(backlog, net_.weather.backlog_max)));
         one->listening = true;
@@ -102,8 +101,9 @@ public:
         woken_.notify_one();
     }
 
-    /// Lets virtual time pass up to the first event for this engine, or for so long, and delivers. No real time
-    /// passes, unless simulation::expect_outside_wakes() was called and nothing but a wake() can come.
+    /// Lets virtual time pass up to the first event for this engine, or for so long, and delivers.
+    /// No real time passes, unless simulation::expect_outside_wakes() was called and nothing but a
+    /// wake() can come.
     template <engine_sink Sink>
     void wait(duration timeout, Sink& sink) {
         if (waiting_) return net_.violated("wait() was called while wait() delivers an event");
@@ -137,7 +137,8 @@ private:
     struct held_until_end {
         simulated::lent_bytes& to;
         std::vector<simulated::lent_block*> held;
-        held_until_end(simulated::lent_bytes& lender, std::vector<simulated::lent_block*> what) noexcept
+        held_until_end(simulated::lent_bytes& lender,
+                       std::vector<simulated::lent_block*> what) noexcept
             : to{lender}, held{std::move(what)} {}
         held_until_end(const held_until_end&) = delete;
         held_until_end& operator=(const held_until_end&) = delete;
@@ -158,17 +159,13 @@ private:
         return nullptr;
     }
 
-    // Whether every descriptor that this engine may have is in use.
-    bool full() const noexcept {
-        const std::size_t ours = listeners_closed_ ? 0 : listeners_.size() - 1 + 1;
-        return open_ + ours > net_.weather.socket_limit;
+    std::size_t in_use() const noexcept {
+        return open_ + (listeners_closed_ ? 0 : listeners_.size());
     }
 
     static bool acceptable(const simulated::listener& one) noexcept {
         return one.armed != simulated::listener::arming::paused && !one.queue.empty();
     }
-
-    void incoming(simulated::listener&) final {}  // sleep() looks at every queue
 
     // A loop that calls wait() again and again although nothing moves burns a core in real life.
     void check_progress() {
@@ -194,8 +191,7 @@ private:
 
     bool sleep(duration timeout) {
         constexpr std::int64_t never = duration::max().nanoseconds();
-        if (timeout > duration{} && timeout < duration::max())
-            timeout = timeout + oversleep();
+        if (timeout > duration{} && timeout < duration::max()) timeout = timeout + oversleep();
         const std::int64_t deadline = (now() + timeout).nanoseconds();
         while (!gather()) {
             const std::int64_t next = net_.next_time();
@@ -209,7 +205,8 @@ private:
                 ++net_.progress;
             } else {
                 net_.violated(
-                    "nothing will ever happen in this simulation: the loop waits without a timeout, and no client, "
+                    "nothing will ever happen in this simulation: the loop waits without a "
+                    "timeout, and no client, "
                     "script or wake() is under way; stop the server, or give run_for() a time");
                 return false;
             }
@@ -252,7 +249,7 @@ private:
     void accept(simulated::listener& from, Sink& sink) {
         constexpr int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
         for (std::size_t most = from.queue.size(); most != 0 && acceptable(from); --most) {
-            if (full()) return sink.accept_failed(from.id, EMFILE);
+            if (in_use() >= net_.weather.socket_limit) return sink.accept_failed(from.id, EMFILE);
             if (net_.dice.chance(net_.weather.accept_failed_per_mille))
                 return sink.accept_failed(from.id, errors[net_.dice.below(std::size(errors))]);
             simulated::link& on = *from.queue.front();
@@ -302,9 +299,12 @@ private:
     void deliver_receive(simulated::link& on, Sink& sink) {
         simulated::server_side& at = on.server;
         const bool more = net_.dice.chance(net_.weather.more_receives_per_mille);
-        for (bool first = true; (first || more) && receivable(on) && on.up.unread() != 0; first = false) {
-            const std::size_t most = std::min(receive_size_, net_.weather.receive_max);
-            const std::size_t count = std::min(on.up.unread(), std::max<std::size_t>(most, 1));
+        for (bool first = true; (first || more) && receivable(on) && on.up.unread() != 0;
+             first = false) {
+            const std::size_t most =
+                std::max<std::size_t>(std::min(receive_size_, net_.weather.receive_max), 1);
+            const std::uint64_t here = (at.paused ? at.under_way : on.up.arrived()) - on.up.read();
+            const std::size_t count = std::min(static_cast<std::size_t>(here), most);
             simulated::lent_block& block = lent_.lend(on.up.front(count));
             const lent_until_end loan{lent_, block};
             net_.server_take(on, count);
@@ -321,7 +321,6 @@ private:
     }
 
     std::size_t receive_size_;
-    int window_;
     bool ipv6_only_;
     bool listeners_closed_ = false;
     bool waiting_ = false;

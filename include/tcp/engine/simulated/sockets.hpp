@@ -69,12 +69,15 @@ public:
         for (const bytes piece : pieces) {
             size += piece.size();
             if (lent_.stale(piece))
-                misused(id, "send() of bytes that were lent to a received event which has returned");
+                misused(id,
+                        "send() of bytes that were lent to a received event which has returned");
         }
         server_side& at = on->server;
-        if (size == 0) return misused(id, "send() of no bytes"), send_outcome{state::failed, EINVAL, 0};
+        if (size == 0)
+            return misused(id, "send() of no bytes"), send_outcome{state::failed, EINVAL, 0};
         if (at.sending.is != flight::phase::none)
-            return misused(id, "send() while one is in flight"), send_outcome{state::failed, EBUSY, 0};
+            return misused(id, "send() while one is in flight"),
+                   send_outcome{state::failed, EBUSY, 0};
         if (on->down.finished || at.reset_arrived)
             return {state::failed, at.error != 0 ? std::exchange(at.error, 0) : EPIPE, 0};
 
@@ -126,23 +129,32 @@ public:
     }
 
 protected:
-    sockets(network& net, int send_buffer) : net_{net}, send_buffer_{send_buffer} {}
+    sockets(network& net, int send_buffer, int receive_buffer)
+        : net_{net}, send_buffer_{send_buffer}, receive_buffer_{receive_buffer} {}
 
-    // Everything that is still open is reset: the loop has forgotten it.
+    // What close() began is finished here. What is still open was forgotten by the loop, and the
+    // bytes of a send in flight may be gone before an engine of this world notices, but not before
+    // the kernel would.
     ~sockets() {
-        std::size_t forgotten = 0;
+        std::size_t open = 0, flying = 0;
         for (link* const on : numbers_) {
             if (on == nullptr) continue;
-            ++forgotten;
-            close_socket(*on, close_mode::reset);
+            const bool closing = on->server.is == server_side::phase::closing;
+            if (!closing) ++open;
+            if (closing && on->server.sending.is != flight::phase::none) ++flying;
+            close_socket(*on, closing ? on->server.closing : close_mode::reset);
         }
-        if (forgotten != 0)
-            net_.violated("an engine was destroyed that still had " + std::to_string(forgotten) +
-                              " sockets to close",
+        if (open != 0)
+            net_.violated("an engine was destroyed with " + std::to_string(open) + " open sockets",
+                          false);
+        if (flying != 0)
+            net_.violated("an engine was destroyed before the closed events of " +
+                              std::to_string(flying) + " connections with a send in flight",
                           false);
     }
 
-    // A descriptor number, the lowest free one last given back first: numbers are used again at once.
+    // A descriptor number, the lowest free one last given back first: numbers are used again at
+    // once.
     int give_number(link& to) {
         std::size_t place = numbers_.size();
         if (free_numbers_.empty()) {
@@ -157,6 +169,7 @@ protected:
         ++net_.progress;
         to.server.is = server_side::phase::accepted;
         to.server.owner = this;
+        to.server.window = receive_buffer_;
         to.server.socket = static_cast<int>(place) + first_number;
         return to.server.socket;
     }
@@ -164,9 +177,9 @@ protected:
     bool deliverable(const link& on) const noexcept {
         const server_side& at = on.server;
         if (at.close_over) return true;
-        return at.is == server_side::phase::open && (at.sending.is == flight::phase::landed ||
-                                                     at.blocked == server_side::blocking::over ||
-                                                     receivable(on));
+        return at.is == server_side::phase::open &&
+               (at.sending.is == flight::phase::landed ||
+                at.blocked == server_side::blocking::over || receivable(on));
     }
 
     bool receivable(const link& on) const noexcept {
@@ -190,7 +203,8 @@ protected:
         return on.server.id;
     }
 
-    // A send has ended, or was given up by close(): the bytes must be those that were given to send().
+    // A send has ended, or was given up by close(): the bytes must be those that were given to
+    // send().
     void check_unchanged(const link& on) {
         const flight& sent = on.server.sending;
         if (sent.is != flight::phase::none && checksum(sent.pieces) != sent.checksum)
@@ -268,7 +282,8 @@ private:
                              ? slots_[id.slot].holds
                              : nullptr;
         if (on != nullptr && on->server.is == server_side::phase::open) return on;
-        misused(id, std::string(call) + (on != nullptr ? " after close()" : " of what is not open"));
+        misused(id,
+                std::string(call) + (on != nullptr ? " after close()" : " of what is not open"));
         return nullptr;
     }
 
@@ -351,6 +366,7 @@ private:
     }
 
     int send_buffer_;
+    int receive_buffer_;
     std::vector<slot> slots_;
     std::vector<link*> numbers_;  // by descriptor number
     std::vector<std::size_t> free_numbers_;
