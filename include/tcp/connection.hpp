@@ -56,7 +56,12 @@ public:
     /// order, never interleaved. The bytes are the caller's again when this returns: what lies in the data that the
     /// running on_data was shown is sent from there, everything else is copied. Nothing is sent, and the result says
     /// so, after close(), abort() or shutdown_send(), in on_close, and when the peer is gone. Throws std::bad_alloc.
-    send_result send(bytes data);
+    send_result send(bytes data) {
+        if (flags_ == in_use && queue_.empty() && loop_->current == this && loop_->lend_first(data))
+            [[likely]]
+            return {};
+        return send_slowly(data);
+    }
     send_result send(std::string_view text) { return send(as_bytes(text)); }
     send_result send(const char* text) { return send(std::string_view{text}); }
 
@@ -161,6 +166,8 @@ private:
         }
     }
 
+    send_result send_slowly(bytes data);
+
     error may_queue() noexcept {
         if ((flags_ & no_send) != 0) return error::not_open;
         if (send_queue_size() <= loop_->send_queue_limit) return {};
@@ -181,7 +188,7 @@ private:
     limit limit_{};
 };
 
-inline send_result connection::send(bytes data) {
+[[gnu::noinline]] inline send_result connection::send_slowly(bytes data) {
     if (const auto why = may_queue(); why != error{}) return send_result{why};
     if (data.empty()) return {};
     if (loop_->current != this) {
@@ -189,13 +196,13 @@ inline send_result connection::send(bytes data) {
         touch();
         return {};
     }
-    if (loop_->lend(data)) return {};
+    if (loop_->lend_first(data) || loop_->lend_next(data)) return {};
     own_lent();
     queue_.append(loop_->pool, data);
     return {};
 }
 
-inline send_result connection::send(std::string&& text) {
+[[gnu::noinline]] inline send_result connection::send(std::string&& text) {
     if (const auto why = may_queue(); why != error{}) return send_result{why};
     if (text.empty()) return {};
     own_lent();

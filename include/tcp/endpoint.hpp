@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include <tcp/detail/platform.hpp>
+#include <tcp/detail/sentence.hpp>
 #include <tcp/error.hpp>
 
 namespace tcp::inline v0 {
@@ -120,7 +121,7 @@ namespace detail {
 
 // A text in quotes for an error message: short, and without characters that a terminal or log
 // obeys.
-inline std::string quoted(std::string_view text) {
+[[gnu::cold]] inline std::string quoted(std::string_view text) {
     constexpr std::size_t longest = 200;
     std::string result = "\"";
     for (const char c : text.substr(0, longest))
@@ -144,10 +145,10 @@ inline constexpr const char* port_range = "a port is a number from 0 to 65535";
 
 }  // namespace detail
 
-inline std::uint16_t endpoint::checked(int port) {
+[[gnu::cold]] inline std::uint16_t endpoint::checked(int port) {
     if (port < 0 || port > 65535)
-        throw std::system_error(make_error_code(error::bad_endpoint),
-                                "port " + std::to_string(port) + ": " + detail::port_range);
+        detail::fail(error::bad_endpoint,
+                     detail::sentence({"port ", detail::decimal{port}, ": ", detail::port_range}));
     return static_cast<std::uint16_t>(port);
 }
 
@@ -158,8 +159,8 @@ inline endpoint endpoint::with_port(int port) const {
         case address_family::ipv6: result.v6_.sin6_port = htons(checked(port)); return result;
         case address_family::ipv4: result.v4_.sin_port = htons(checked(port)); return result;
         default:
-            throw std::system_error(make_error_code(error::bad_endpoint),
-                                    detail::quoted(to_string()) + " has no port");
+            detail::fail(error::bad_endpoint,
+                         detail::sentence({detail::quoted(to_string()), " has no port"}));
     }
 }
 
@@ -299,8 +300,7 @@ inline const char* endpoint::parse_ip(std::string_view text, endpoint& result) n
 inline endpoint endpoint::parse(std::string_view text) {
     endpoint result;
     if (const char* wrong = parse_any(text, result))
-        throw std::system_error(make_error_code(error::bad_endpoint),
-                                detail::quoted(text) + ": " + wrong);
+        detail::fail(error::bad_endpoint, detail::sentence({detail::quoted(text), ": ", wrong}));
     return result;
 }
 
@@ -311,25 +311,25 @@ inline endpoint endpoint::parse(std::string_view text, std::error_code& failure)
     return result;
 }
 
-inline std::string endpoint::address() const {
+[[gnu::cold]] inline std::string endpoint::address() const {
     char text[INET6_ADDRSTRLEN] = {};
     switch (family_) {
         case address_family::none: break;
         case address_family::any: return "*";
         case address_family::ipv4: return inet_ntop(AF_INET, &v4_.sin_addr, text, sizeof text);
         case address_family::ipv6: {
-            std::string result = inet_ntop(AF_INET6, &v6_.sin6_addr, text, sizeof text);
-            if (v6_.sin6_scope_id == 0) return result;
+            inet_ntop(AF_INET6, &v6_.sin6_addr, text, sizeof text);
+            if (v6_.sin6_scope_id == 0) return text;
             char name[IF_NAMESIZE] = {};
-            result += '%';
-            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr) return result += name;
-            return result += std::to_string(v6_.sin6_scope_id);
+            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr)
+                return detail::sentence({text, "%", name});
+            return detail::sentence({text, "%", detail::decimal{v6_.sin6_scope_id}});
         }
         case address_family::local: {
             std::string result{path()};
             if (result.empty()) break;  // a client's socket that was never bound
             if (result[0] == '@')
-                return "./" + result;  // a file of this name is not the abstract one
+                return detail::sentence({"./", result});  // not the abstract one of this name
             if (result[0] != '\0') return result;
             for (char& c : result)
                 if (c == '\0') c = '@';
@@ -339,12 +339,13 @@ inline std::string endpoint::address() const {
     return {};
 }
 
-inline std::string endpoint::to_string() const {
+[[gnu::cold]] inline std::string endpoint::to_string() const {
     switch (family_) {
         case address_family::none: return {};
-        case address_family::local: return "unix:" + address();
-        case address_family::ipv6: return "[" + address() + "]:" + std::to_string(port());
-        default: return address() + ":" + std::to_string(port());
+        case address_family::local: return detail::sentence({"unix:", address()});
+        case address_family::ipv6:
+            return detail::sentence({"[", address(), "]:", detail::decimal{port()}});
+        default: return detail::sentence({address(), ":", detail::decimal{port()}});
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/platform.hpp>
+#include <tcp/detail/sentence.hpp>
 #include <tcp/detail/socket.hpp>
 #include <tcp/endpoint.hpp>
 
@@ -15,7 +16,7 @@ namespace tcp::inline v0 {
 namespace detail {
 
 // The first port that needs no privilege (ip(7), ip_unprivileged_port_start).
-inline int unprivileged_port_start() noexcept {
+[[gnu::cold]] inline int unprivileged_port_start() noexcept {
     const descriptor file{
         ::open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC)};
     char text[8] = {};
@@ -26,96 +27,97 @@ inline int unprivileged_port_start() noexcept {
     return length > 0 ? port : 1024;
 }
 
-inline std::string explain_in_use(const endpoint& where) {
-    const std::string text = where.to_string();
-    if (where.family() == address_family::local) {
-        const std::string path = file_of(where);
-        struct stat file {};
-        if (!path.empty() && ::lstat(path.c_str(), &file) == 0) {
-            if (!S_ISSOCK(file.st_mode))
-                return "a file that is not a socket is at " + path +
-                       "; move it away, or choose another path";
-            if (!has_owner(where))
-                return "a dead program's socket is at " + path +
-                       " and could not be removed; remove it, or choose another path";
-        }
-        return "another program is bound to " + text +
-               "; stop it, or choose another one; `ss -xap` shows who";
+// What stands before and behind the endpoint in a sentence; nothing where there is no cure to tell.
+struct cause {
+    const char* before = nullptr;
+    const char* behind = "";
+};
+
+[[gnu::cold]] inline cause cause_of_use(const endpoint& where) {
+    if (where.family() != address_family::local) {
+        if (where.port() == 0)
+            return {"no port is free for ",
+                    "; close connections, or widen net.ipv4.ip_local_port_range"};
+        return {"another program, or another socket of this one, listens on ",
+                "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who"};
     }
-    if (where.port() == 0)
-        return "no port is free for " + text +
-               "; close connections, or widen net.ipv4.ip_local_port_range";
-    return "another program, or another socket of this one, listens on " + text +
-           "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who";
+    const std::string path = file_of(where);
+    struct stat file {};
+    if (!path.empty() && ::lstat(path.c_str(), &file) == 0) {
+        if (!S_ISSOCK(file.st_mode))
+            return {"a file that is not a socket is at ", "; move it away, or choose another path"};
+        if (!has_owner(where))
+            return {"a dead program's socket is at ",
+                    " and could not be removed; remove it, or choose another path"};
+    }
+    return {"another program is bound to ",
+            "; stop it, or choose another one; `ss -xap` shows who"};
 }
 
-inline std::string explain_denied(const endpoint& where) {
-    const std::string text = where.to_string();
-    if (where.family() == address_family::local)
-        return "this user may not make a socket at " + text +
-               "; choose a folder that this user may search and write";
-    const int start = unprivileged_port_start();
-    if (where.port() == 0 || where.port() >= start)
-        return "the system's policy forbids " + text +
-               "; look at SELinux, AppArmor or the service manager's rules";
-    return "port " + std::to_string(where.port()) + " of " + text + " needs root or " +
-           "CAP_NET_BIND_SERVICE; get that, or choose a port from " + std::to_string(start) + " up";
-}
-
-inline std::string explain_errno(const endpoint& where, int failure) {
-    const std::string text = where.to_string();
+[[gnu::cold]] inline cause cause_of_errno(const endpoint& where, int failure) {
     const bool local = where.family() == address_family::local;
     switch (failure) {
-        case EADDRINUSE: return explain_in_use(where);
+        case EADDRINUSE: return cause_of_use(where);
         case EACCES:
-        case EPERM: return explain_denied(where);
+        case EPERM:
+            if (local)
+                return {"this user may not make a socket at ",
+                        "; choose a folder that this user may search and write"};
+            return {"the system's policy forbids ",
+                    "; look at SELinux, AppArmor or the service manager's rules"};
         case EADDRNOTAVAIL:
-            return "no interface of this machine has the address of " + text +
-                   "; `ip address` lists those there are, and a bare port takes them all";
+            return {"no interface of this machine has the address of ",
+                    "; `ip address` lists those there are, and a bare port takes them all"};
         case EMFILE:
-            return "this process has no descriptor left for " + text +
-                   "; raise its limit (`ulimit -n`), or close some";
-        case ENFILE: return "the system has no descriptor left for " + text + "; raise fs.file-max";
+            return {"this process has no descriptor left for ",
+                    "; raise its limit (`ulimit -n`), or close some"};
+        case ENFILE: return {"the system has no descriptor left for ", "; raise fs.file-max"};
         case ENOBUFS:
-        case ENOMEM: return "the system has no memory left for a socket on " + text;
+        case ENOMEM: return {"the system has no memory left for a socket on "};
         case EAFNOSUPPORT:
-            if (where.family() == address_family::ipv4 || local) break;
-            return "this system has no IPv6 for " + text +
-                   "; use an IPv4 address, or 0.0.0.0 for all";
-        case ENODEV:
-            return "the interface of " + text + " is gone; `ip link` lists those there are";
-        case EINVAL:
-            if (where.family() != address_family::ipv6 || text.substr(0, 3) != "[fe" ||
+            if (where.family() == address_family::ipv4 || local) return {};
+            return {"this system has no IPv6 for ", "; use an IPv4 address, or 0.0.0.0 for all"};
+        case ENODEV: return {"the interface of ", " is gone; `ip link` lists those there are"};
+        case EINVAL: {
+            const std::string text = where.to_string();
+            if (where.family() != address_family::ipv6 || text.compare(0, 3, "[fe") != 0 ||
                 text.find('%') != text.npos)
-                break;
-            return text + " is link-local; say on which interface, as in [fe80::1%eth0]:80";
-        case ENOENT:
-        case ENOTDIR:
-            if (!local) break;
-            return "the folder of " + text + " is not there; make it, or choose another path";
-        case EROFS:
-            if (!local) break;
-            return text +
-                   " is on a file system that is read-only; choose another path, as below /run";
+                return {};
+            return {"", " is link-local; say on which interface, as in [fe80::1%eth0]:80"};
+        }
         case ENAMETOOLONG:
-            return "the path of " + text + " is too long; choose a shorter one, or unix:@name";
-        case ELOOP:
-            if (!local) break;
-            return "the path of " + text + " runs through a circle of links; choose another";
+            return {"the path of ", " is too long; choose a shorter one, or unix:@name"};
         default: break;
     }
-    return {};
+    if (!local) return {};
+    switch (failure) {
+        case ENOENT:
+        case ENOTDIR:
+            return {"the folder of ", " is not there; make it, or choose another path"};
+        case EROFS:
+            return {"",
+                    " is on a file system that is read-only; choose another path, as below /run"};
+        case ELOOP:
+            return {"the path of ", " runs through a circle of links; choose another"};
+        default: return {};
+    }
 }
 
-inline std::string explain(const char* call, const endpoint& where, std::error_code failure) {
-    std::string result;
-    if (failure.category() == std::system_category() ||
-        failure.category() == std::generic_category())
-        result = explain_errno(where, failure.value());
-    if (!result.empty()) return result;
-    result = call;
-    if (where) result += " " + where.to_string();
-    return result;
+[[gnu::cold]] inline std::string explain(const char* call, const endpoint& where,
+                                         std::error_code failure) {
+    const std::string text = where.to_string();
+    const int value = failure.category() == std::system_category() ||
+                              failure.category() == std::generic_category()
+                          ? failure.value()
+                          : 0;
+    const int start = value == EACCES || value == EPERM ? unprivileged_port_start() : 0;
+    if (where.port() != 0 && where.port() < start)
+        return sentence({"port ", decimal{where.port()}, " of ", text,
+                         " needs root or CAP_NET_BIND_SERVICE; get that, or choose a port from ",
+                         decimal{start}, " up"});
+    if (const cause why = cause_of_errno(where, value); why.before != nullptr)
+        return sentence({why.before, text, why.behind});
+    return sentence({call, where ? " " : "", text});
 }
 
 }  // namespace detail

@@ -154,33 +154,33 @@ void check_handler() {
         static_assert(has_on_open<H>,
                       "tcp::server: Handler's on_open cannot be called as it will be; write, in its "
                       "public part, void on_open(tcp::connection& peer).");
-        using cause [[maybe_unused]] = decltype(std::declval<H&>().on_open(std::declval<connection&>()));
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_open(std::declval<connection&>()));
     }
     if constexpr (declares_on_data<H> && !has_on_data<H>) {
         static_assert(has_on_data<H>,
                       "tcp::server: Handler's on_data cannot be called as it will be; write, in its "
                       "public part, void on_data(tcp::connection& peer, tcp::bytes data), or return a "
                       "std::size_t that says how many bytes were taken.");
-        using cause [[maybe_unused]] =
+        using true_cause [[maybe_unused]] =
             decltype(std::declval<H&>().on_data(std::declval<connection&>(), std::declval<bytes>()));
     }
     if constexpr (declares_on_end<H> && !has_on_end<H>) {
         static_assert(has_on_end<H>,
                       "tcp::server: Handler's on_end cannot be called as it will be; write, in its "
                       "public part, void on_end(tcp::connection& peer).");
-        using cause [[maybe_unused]] = decltype(std::declval<H&>().on_end(std::declval<connection&>()));
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_end(std::declval<connection&>()));
     }
     if constexpr (declares_on_writable<H> && !has_on_writable<H>) {
         static_assert(has_on_writable<H>,
                       "tcp::server: Handler's on_writable cannot be called as it will be; write, in "
                       "its public part, void on_writable(tcp::connection& peer).");
-        using cause [[maybe_unused]] = decltype(std::declval<H&>().on_writable(std::declval<connection&>()));
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_writable(std::declval<connection&>()));
     }
     if constexpr (declares_on_close<H> && !has_on_close<H>) {
         static_assert(has_on_close<H>,
                       "tcp::server: Handler's on_close cannot be called as it will be; write, in its "
                       "public part, void on_close(tcp::connection& peer, const tcp::close_reason& why).");
-        using cause [[maybe_unused]] = decltype(std::declval<H&>().on_close(std::declval<connection&>(),
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_close(std::declval<connection&>(),
                                                            std::declval<const close_reason&>()));
     }
 }

@@ -6,11 +6,12 @@
 #include <system_error>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>
 #include <tcp/detail/check_options.hpp>
+#include <tcp/detail/sentence.hpp>
+#include <tcp/detail/slot_array.hpp>
 #include <tcp/duration.hpp>
 #include <tcp/echo.hpp>
 #include <tcp/endpoint.hpp>
@@ -84,14 +85,15 @@ public:
     endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
-        if (failure) throw std::system_error{failure, explain_bind(where, failure)};
+        if (failure) detail::fail(failure, explain_bind(where, failure));
         return bound;
     }
     endpoint bind(const endpoint& where, std::error_code& failure) {
         if (!may_bind(failure)) return {};
         const endpoint bound = loop_->engine().bind(where, failure);
         if (failure) return {};
-        bound_.push_back(bound);
+        bound_.grow_to(bound_count_);
+        bound_[bound_count_++] = bound;
         loop_->add_listener();
         return bound;
     }
@@ -102,8 +104,8 @@ public:
         std::error_code failure;
         endpoint last;
         const endpoint bound = bind_all(where, failure, last);
-        if (failure && last) throw std::system_error{failure, explain_bind(last, failure)};
-        if (failure) throw std::system_error{failure, "bind \"" + std::string{where} + '"'};
+        if (failure && last) detail::fail(failure, explain_bind(last, failure));
+        if (failure) detail::fail(failure, detail::sentence({"bind ", detail::quoted(where)}));
         return bound;
     }
     endpoint bind(std::string_view where, std::error_code& failure) {
@@ -117,7 +119,7 @@ public:
         std::error_code failure;
         endpoint last;
         listen_all(backlog, failure, last);
-        if (failure) throw std::system_error{failure, explain_listen(last, failure)};
+        if (failure) detail::fail(failure, explain_listen(last, failure));
     }
     void listen(int backlog, std::error_code& failure) {
         endpoint last;
@@ -212,7 +214,7 @@ private:
     static auto thrown_if_failed(F call) {
         std::error_code failure;
         auto result = call(failure);
-        if (failure) throw std::system_error{failure};
+        if (failure) detail::fail(failure, "tcp::server");
         return result;
     }
 
@@ -257,8 +259,8 @@ private:
 
     void listen_all(int backlog, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return;
-        if (bound_.empty()) failure = error::not_bound;
-        for (std::size_t i = 0; i != bound_.size() && !failure; ++i) {
+        if (bound_count_ == 0) failure = error::not_bound;
+        for (std::size_t i = 0; i != bound_count_ && !failure; ++i) {
             last = bound_[i];
             loop_->engine().listen(static_cast<listener_id>(i), backlog, failure);
         }
@@ -266,7 +268,8 @@ private:
     }
 
     owner loop_;
-    std::vector<endpoint> bound_;
+    detail::slot_array<endpoint, 4> bound_;
+    std::size_t bound_count_ = 0;
     bool listening_ = false;
 };
 

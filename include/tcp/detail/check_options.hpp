@@ -4,6 +4,7 @@
 #include <string>
 #include <system_error>
 
+#include <tcp/detail/sentence.hpp>
 #include <tcp/error.hpp>
 #include <tcp/options.hpp>
 
@@ -11,12 +12,12 @@ namespace tcp::inline v0::detail {
 
 /// Throws std::system_error (error::bad_options).
 [[gnu::cold]] inline void check_options(const options& o) {
-    const auto refuse = [](const std::string& sentence) {
-        throw std::system_error{make_error_code(error::bad_options), sentence};
-    };
+    const auto refuse = [](const std::string& text) { fail(error::bad_options, text); };
     if (o.low_mark > o.high_mark)
-        refuse("options::low_mark " + std::to_string(o.low_mark) + " is above options::high_mark " +
-               std::to_string(o.high_mark) + "; lower the first or raise the second");
+        refuse(sentence({"options::low_mark ", decimal{static_cast<long long>(o.low_mark)},
+                         " is above options::high_mark ",
+                         decimal{static_cast<long long>(o.high_mark)},
+                         "; lower the first or raise the second"}));
     if (o.receive_buffer == 0)
         refuse("options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");
     if (o.close_timeout < duration{})

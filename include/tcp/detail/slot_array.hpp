@@ -16,16 +16,16 @@ public:
     slot_array() = default;
     slot_array(const slot_array&) = delete;
     slot_array& operator=(const slot_array&) = delete;
-    ~slot_array() {
-        for (T* chunk : chunks_) delete[] chunk;
+    [[gnu::cold]] ~slot_array() {
+        for (void* chunk : chunks_) delete[] static_cast<T*>(chunk);
     }
 
     std::size_t size() const noexcept { return chunks_.size() * ChunkSize; }
     T& operator[](std::size_t index) noexcept {
-        return chunks_[index / ChunkSize][index % ChunkSize];
+        return static_cast<T*>(chunks_[index / ChunkSize])[index % ChunkSize];
     }
     const T& operator[](std::size_t index) const noexcept {
-        return chunks_[index / ChunkSize][index % ChunkSize];
+        return static_cast<T*>(chunks_[index / ChunkSize])[index % ChunkSize];
     }
 
     /// Makes room for this index. Throws std::bad_alloc and changes nothing when there is no memory.
@@ -42,7 +42,7 @@ public:
     }
 
 private:
-    std::vector<T*> chunks_;
+    std::vector<void*> chunks_;  // of T, but one std::vector serves every T
 };
 
 }  // namespace tcp::inline v0::detail

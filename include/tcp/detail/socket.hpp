@@ -35,7 +35,7 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
 }
 
 /// The file of a unix-domain endpoint; empty for an abstract name and for every other endpoint.
-inline std::string file_of(const endpoint& where) {
+[[gnu::cold]] inline std::string file_of(const endpoint& where) {
     std::string path = where.family() == address_family::local ? where.address() : std::string{};
     if (!path.empty() && path[0] == '@') path.clear();
     return path;
@@ -45,7 +45,7 @@ inline std::string file_of(const endpoint& where) {
 /// first: the system finds the owner by the file's inode and only then refuses the wrong type
 /// (EPROTOTYPE), so that a server that lives is not shown a connection. The stream socket is for
 /// systems that emulate Linux and refuse the datagram socket without looking. connect(2), unix(7).
-inline bool has_owner(const endpoint& where) noexcept {
+[[gnu::cold]] inline bool has_owner(const endpoint& where) noexcept {
     for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
         const descriptor probe{::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
         if (!probe || ::connect(probe.get(), where.data(), where.size()) == 0 ||
@@ -57,7 +57,7 @@ inline bool has_owner(const endpoint& where) noexcept {
 
 /// Binds, and replaces a socket file that a program left behind. Gives 0 or an errno. What is not a
 /// socket, has an owner, or cannot be asked is never removed.
-inline int bind_file(int fd, const endpoint& where) {
+[[gnu::cold]] inline int bind_file(int fd, const endpoint& where) {
     if (::bind(fd, where.data(), where.size()) == 0) return 0;
     const int failure = errno;
     const std::string path = file_of(where);
@@ -79,7 +79,7 @@ inline int bind_file(int fd, const endpoint& where) {
 }
 
 /// Opens a socket and binds it. Gives the socket, or none and an errno.
-inline descriptor open_bound(const endpoint& where, const options& how, bool ipv6_only,
+[[gnu::cold]] inline descriptor open_bound(const endpoint& where, const options& how, bool ipv6_only,
                              int& failure) {
     const bool inet = where.family() != address_family::local;
     const bool ipv6 = inet && where.family() != address_family::ipv4;
@@ -109,7 +109,7 @@ inline descriptor open_bound(const endpoint& where, const options& how, bool ipv
 /// failure the result and `bound` are empty, the code is error::bad_endpoint or the system's
 /// (bind(2), ip(7), ipv6(7), unix(7)), and nothing is left open. A port that is bound but not
 /// listened on yet is refused only by listen_socket().
-inline descriptor bind_socket(const endpoint& where, const options& how, std::error_code& failure,
+[[gnu::cold]] inline descriptor bind_socket(const endpoint& where, const options& how, std::error_code& failure,
                               endpoint& bound) {
     bound = {};
     failure.clear();

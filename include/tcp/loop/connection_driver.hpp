@@ -28,7 +28,7 @@ class connection_driver : public loop_context {
 public:
     // ---- events of the engine ----
 
-    void received(connection_id id, bytes data) {
+    [[gnu::always_inline]] void received(connection_id id, bytes data) {
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
         counters_.bytes_received.add(data.size());
@@ -84,13 +84,13 @@ public:
 
 protected:
     template <class Source, class... EngineArguments>
-    connection_driver(const options& settings, Source&& source, EngineArguments&&... arguments)
+    [[gnu::cold]] connection_driver(const options& settings, Source&& source, EngineArguments&&... arguments)
         : settings_{settings},
           handlers_{std::forward<Source>(source)},
           engine_{settings, std::forward<EngineArguments>(arguments)...} {
         send_queue_limit = settings.send_queue_limit;
     }
-    ~connection_driver() = default;
+    [[gnu::cold]] ~connection_driver() = default;
 
     /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is closed.
     [[gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
@@ -187,7 +187,7 @@ private:
     // ---- receiving ----
 
     /// The usual way of a byte: shown where the engine received it, and what is sent of it sent from there.
-    void show(slot_type& s, bytes data) {
+    [[gnu::always_inline]] void show(slot_type& s, bytes data) {
         enter(s, data);
         const std::size_t taken = call_on_data(s, data);
         if (taken < data.size()) [[unlikely]]
@@ -216,12 +216,12 @@ private:
     }
 
     /// Shows what was kept. It may move afterwards, so nothing is lent from it.
-    void show_kept(slot_type& s) {
+    [[gnu::noinline]] void show_kept(slot_type& s) {
         s.kept_.consume(pool, call_on_data(s, s.kept_.view()));
         check_receive_limit(s);
     }
 
-    std::size_t call_on_data(slot_type& s, bytes data) {
+    [[gnu::always_inline]] std::size_t call_on_data(slot_type& s, bytes data) {
         if constexpr (!has_on_data<Handler>) return data.size();
         try {
             if constexpr (has_counting_on_data<Handler>) {

@@ -47,9 +47,8 @@ public:
         free_.push_back(s);  // taken again first: its memory is warm
     }
 
-    /// The connection of this name, unless it is gone.
+    /// The connection of this name, which id_of() gave once, unless it is gone.
     slot_type* find(connection_id id) noexcept {
-        if (id.slot >= slots_.size()) return nullptr;
         slot_type& s = slots_[id.slot];
         return s.generation_ == id.generation ? &s : nullptr;
     }

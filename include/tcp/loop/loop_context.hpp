@@ -29,15 +29,14 @@ public:
 
     /// Takes bytes of what the running hook was shown for sending from there. False when they lie elsewhere, or are not
     /// the next ones.
-    bool lend(bytes data) noexcept {
-        if (data.data() < shown.data() || data.data() + data.size() > shown.data() + shown.size())
-            return false;
-        if (lent.empty())
-            lent = data;
-        else if (data.data() == lent.data() + lent.size())
-            lent = {lent.data(), lent.size() + data.size()};
-        else
-            return false;
+    bool lend_first(bytes data) noexcept {
+        if (!lent.empty() || !in_shown(data)) return false;
+        lent = data;
+        return true;
+    }
+    bool lend_next(bytes data) noexcept {
+        if (!in_shown(data) || data.data() != lent.data() + lent.size()) return false;
+        lent = {lent.data(), lent.size() + data.size()};
         return true;
     }
 
@@ -55,6 +54,12 @@ public:
 
 protected:
     ~loop_context() = default;
+
+private:
+    bool in_shown(bytes data) const noexcept {
+        return data.data() >= shown.data() &&
+               data.data() + data.size() <= shown.data() + shown.size();
+    }
 };
 
 }  // namespace detail

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/sentence.hpp>
 #include <tcp/duration.hpp>
 
 namespace tcp::inline v0::detail {
@@ -19,12 +20,12 @@ namespace tcp::inline v0::detail {
 class epoll_set {
 public:
     /// Throws std::system_error when there are no descriptors or no memory. Wakes come as wake_key.
-    explicit epoll_set(std::uint64_t wake_key)
+    [[gnu::cold]] explicit epoll_set(std::uint64_t wake_key)
         : epoll_{checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")},
           wake_{checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")} {
         // Each write is an edge of its own, so the counter need not be read.
         if (const int error = add(wake_.get(), EPOLLIN | EPOLLET, wake_key); error != 0)
-            throw std::system_error{error, std::system_category(), "epoll_ctl"};
+            fail({error, std::system_category()}, "epoll_ctl");
     }
 
     /// 0, or an errno.
@@ -62,8 +63,8 @@ public:
 private:
     static int checked(int fd, const char* call) {
         if (fd < 0)
-            throw std::system_error{errno, std::system_category(),
-                                    std::string{call} + " (ulimit -n sets how many descriptors)"};
+            fail({errno, std::system_category()},
+                 sentence({call, "; raise the limit of descriptors (`ulimit -n`), or close some"}));
         return fd;
     }
 

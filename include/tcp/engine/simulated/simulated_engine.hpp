@@ -267,6 +267,8 @@ private:
     template <class Sink>
     void deliver(simulated::link& on, bool send_first, Sink& sink) {
         if (on.server.close_over) return deliver_close(on, sink);
+        // A send that reports the reset has taken the error away: receiving ended after that.
+        if (on.server.sending.error != 0) send_first = true;
         if (send_first) deliver_send(on, sink);
         deliver_receive(on, sink);
         if (!send_first) deliver_send(on, sink);
@@ -274,10 +276,11 @@ private:
 
     template <class Sink>
     void deliver_close(simulated::link& on, Sink& sink) {
-        check_unchanged(on);
-        const held_until_end pins{lent_, std::move(on.server.sending.pins)};
-        on.server.sending = {};
-        sink.closed(forget(on));
+        const connection_id id = forget(on);
+        const simulated::flight given_up = std::exchange(on.server.sending, {});
+        const held_until_end pins{lent_, given_up.pins};
+        check_unchanged(id, given_up);
+        sink.closed(id);
     }
 
     template <class Sink>
@@ -285,9 +288,9 @@ private:
         simulated::server_side& at = on.server;
         if (at.is != simulated::server_side::phase::open) return;
         if (at.sending.is == simulated::flight::phase::landed) {
-            check_unchanged(on);
             const simulated::flight sent = std::exchange(at.sending, {});
             const held_until_end pins{lent_, sent.pins};
+            check_unchanged(at.id, sent);
             sink.sent(at.id, sent.taken, sent.error);
         } else if (at.blocked == simulated::server_side::blocking::over) {
             at.blocked = simulated::server_side::blocking::none;

@@ -88,7 +88,10 @@ public:
         const bool blocked = net_.dice.chance(net_.weather.blocked_send_per_mille);
         const std::size_t count = blocked ? 0 : share(*on, size);
         if (count != 0) net_.server_send(*on, pieces, count);
-        if (count == size) return {state::done, 0, count};
+        // A short send that left room is over, and another one would be taken; or the system says
+        // to wait.
+        if (count == size || (count != 0 && room(*on) != 0 && net_.dice.chance(500)))
+            return {state::done, 0, count};
         block(*on);
         return {state::blocked, 0, count};
     }
@@ -205,10 +208,9 @@ protected:
 
     // A send has ended, or was given up by close(): the bytes must be those that were given to
     // send().
-    void check_unchanged(const link& on) {
-        const flight& sent = on.server.sending;
+    void check_unchanged(connection_id id, const flight& sent) {
         if (sent.is != flight::phase::none && checksum(sent.pieces) != sent.checksum)
-            misused(on.server.id, "the bytes of a send in flight were changed before it had ended");
+            misused(id, "the bytes of a send in flight were changed before it had ended");
     }
 
     void misused(connection_id id, const std::string& what) {
