@@ -41,7 +41,7 @@ struct close_reason {
     deadline passed = deadline::none;
     limit reached = limit::none;
     std::error_code error = {};  // the system's, where there was one
-    std::size_t unsent = 0;  // bytes that were queued and that the system did not take
+    std::size_t unsent = 0;      // bytes that were queued and that the system did not take
 };
 
 constexpr std::string_view to_text(closed_by by) noexcept {
@@ -62,9 +62,11 @@ constexpr std::string_view to_text(closed_by by) noexcept {
 
 /// The reason as a few words: "peer finished", "limit: send queue".
 constexpr std::string_view to_text(const close_reason& reason) noexcept {
-    if (reason.by == closed_by::deadline && reason.passed == deadline::close) return "deadline: close";
+    if (reason.by == closed_by::deadline && reason.passed == deadline::close)
+        return "deadline: close";
     if (reason.by == closed_by::limit && reason.reached == limit::receive) return "limit: receive";
-    if (reason.by == closed_by::limit && reason.reached == limit::send_queue) return "limit: send queue";
+    if (reason.by == closed_by::limit && reason.reached == limit::send_queue)
+        return "limit: send queue";
     return to_text(reason.by);
 }
 

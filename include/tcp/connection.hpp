@@ -1,7 +1,8 @@
 // What a handler is given: one peer, to send to and to end.
 //
-// A connection never calls the engine. It queues and remembers what was asked of it, and its loop carries that out as
-// soon as the hook returns, or, for a connection other than the one whose hook it is, at the end of the batch.
+// A connection never calls the engine. It queues and remembers what was asked of it, and its loop
+// carries that out as soon as the hook returns, or, for a connection other than the one whose hook
+// it is, at the end of the batch.
 #pragma once
 
 #include <cstddef>
@@ -44,18 +45,19 @@ private:
     tcp::error error_{};
 };
 
-/// One peer. It lives from before on_open until on_close returns; a reference to it must not be kept longer.
-/// Every function is for the thread of its loop, inside a hook.
+/// One peer. It lives from before on_open until on_close returns; a reference to it must not be
+/// kept longer. Every function is for the thread of its loop, inside a hook.
 class connection : private detail::tagged_node<detail::touched>,
                    private detail::tagged_node<detail::closing> {
 public:
     connection(const connection&) = delete;
     connection& operator=(const connection&) = delete;
 
-    /// Queues these bytes behind what was sent before; they leave when the hook returns. Any number of sends, in
-    /// order, never interleaved. The bytes are the caller's again when this returns: what lies in the data that the
-    /// running on_data was shown is sent from there, everything else is copied. Nothing is sent, and the result says
-    /// so, after close(), abort() or shutdown_send(), in on_close, and when the peer is gone. Throws std::bad_alloc.
+    /// Queues these bytes behind what was sent before; they leave when the hook returns. Any number
+    /// of sends, in order, never interleaved. The bytes are the caller's again when this returns:
+    /// what lies in the data that the running on_data was shown is sent from there, everything else
+    /// is copied. Nothing is sent, and the result says so, after close(), abort() or
+    /// shutdown_send(), in on_close, and when the peer is gone. Throws std::bad_alloc.
     send_result send(bytes data) {
         if (flags_ == in_use && queue_.empty() && loop_->current == this && loop_->lend_first(data))
             [[likely]]
@@ -71,23 +73,25 @@ public:
     /// Bytes that were sent and that the system has not taken yet.
     std::size_t send_queue_size() const noexcept { return queue_.size() + lent().size(); }
 
-    /// Ends the connection in order: what is queued is sent, then FIN; then the peer has options::close_timeout, from
-    /// now, to finish too. What it still sends is dropped. on_data is not called again; on_close is, at the end.
-    /// RFC 9293 3.6. Doing it twice is doing it once.
+    /// Ends the connection in order: what is queued is sent, then FIN; then the peer has
+    /// options::close_timeout, from now, to finish too. What it still sends is dropped. on_data is
+    /// not called again; on_close is, at the end. RFC 9293 3.6. Doing it twice is doing it once.
     void close() noexcept { end(closed_by::handler_closed, close_wanted); }
 
-    /// Ends the connection at once: the queue is dropped and the peer sees a reset (RST). RFC 9293 3.10.5.
+    /// Ends the connection at once: the queue is dropped and the peer sees a reset (RST). RFC 9293
+    /// 3.10.5.
     void abort() noexcept { end(closed_by::handler_aborted, abort_wanted); }
 
-    /// Finishes sending: what is queued is sent, then FIN. The peer's data still comes. shutdown(2), SHUT_WR. When
-    /// both sides have finished the connection ends.
+    /// Finishes sending: what is queued is sent, then FIN. The peer's data still comes.
+    /// shutdown(2), SHUT_WR. When both sides have finished the connection ends.
     void shutdown_send() noexcept {
         flags_ |= shutdown_wanted;
         touch();
     }
 
-    /// No on_data and no on_end until resume_receive(); what the peer sends waits in the kernel, which stops the peer
-    /// when its buffer is full. A reset is seen after resuming too. Pausing twice is pausing once.
+    /// No on_data and no on_end until resume_receive(); what the peer sends waits in the kernel,
+    /// which stops the peer when its buffer is full. A reset is seen after resuming too. Pausing
+    /// twice is pausing once.
     void pause_receive() noexcept {
         flags_ |= user_paused;
         touch();
@@ -103,8 +107,9 @@ public:
     /// Whether resume_receive() is called for. Pauses at the high mark do not count.
     bool receive_paused() const noexcept { return (flags_ & user_paused) != 0; }
 
-    /// The endpoint of this side, and of the peer. Asked of the system (getsockname(2), getpeername(2)), not stored:
-    /// empty when the system no longer knows. In on_open the peer is always known.
+    /// The endpoint of this side, and of the peer. Asked of the system (getsockname(2),
+    /// getpeername(2)), not stored: empty when the system no longer knows. In on_open the peer is
+    /// always known.
     endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
     endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
 
@@ -118,7 +123,8 @@ private:
     template <class Handler>
     friend class detail::connection_table;
 
-    // The state of a connection is the set of what has happened to it; none of these: open, both ways.
+    // The state of a connection is the set of what has happened to it; none of these: open, both
+    // ways.
     //
     //   open ──► on_open ──► on_data ... ──► on_end ──────► both sides done ──────────┐
     //              │            │              │            (or no on_end: close)     ▼
@@ -126,20 +132,21 @@ private:
     //              └── abort(), a throw, a limit ─► abort_wanted ─────────────────────▲
     enum flag : std::uint32_t {
         user_paused = 1 << 0,
-        mark_paused = 1 << 1,      // above the high mark; until the low one
-        engine_paused = 1 << 2,    // what the engine was told
-        show_kept = 1 << 3,        // resumed: show what was kept
-        peer_done = 1 << 4,        // the peer's FIN came
-        end_unseen = 1 << 5,       // ... or its failure, while paused: the handler does not know yet
+        mark_paused = 1 << 1,    // above the high mark; until the low one
+        engine_paused = 1 << 2,  // what the engine was told
+        show_kept = 1 << 3,      // resumed: show what was kept
+        peer_done = 1 << 4,      // the peer's FIN came
+        end_unseen = 1 << 5,     // ... or its failure, while paused: the handler does not know yet
         shutdown_wanted = 1 << 6,
         close_wanted = 1 << 7,
         abort_wanted = 1 << 8,
         fin_sent = 1 << 9,
-        send_failed = 1 << 10,     // nothing can be sent any more; what was received is still delivered
-        send_blocked = 1 << 11,    // the engine says when to go on
+        send_failed =
+            1 << 10,  // nothing can be sent any more; what was received is still delivered
+        send_blocked = 1 << 11,  // the engine says when to go on
         send_in_flight = 1 << 12,
-        finished = 1 << 13,        // on_close was called
-        in_use = 1 << 14,          // this slot holds a connection
+        finished = 1 << 13,  // on_close was called
+        in_use = 1 << 14,    // this slot holds a connection
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
 

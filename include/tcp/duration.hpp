@@ -1,5 +1,5 @@
-// A length of time that takes any std::chrono duration without including <chrono>, which alone would
-// cost a third of the time in which the echo program compiles.
+// A length of time that takes any std::chrono duration without including <chrono>, which alone
+// would cost a third of the time in which the echo program compiles.
 #pragma once
 
 #include <compare>
@@ -23,7 +23,7 @@ public:
     constexpr duration() noexcept = default;
 
     template <chrono_duration D>
-    constexpr duration(const D& length) noexcept  // NOLINT(google-explicit-constructor): 5s is a duration
+    constexpr duration(const D& length) noexcept  // NOLINT(google-explicit-constructor): 5s is one
         : nanoseconds_{from(length)} {}
 
     static constexpr duration nanoseconds(std::int64_t n) noexcept {
@@ -32,7 +32,9 @@ public:
         return d;
     }
     static constexpr duration milliseconds(std::int64_t n) noexcept {
-        return nanoseconds(n * 1'000'000);
+        std::int64_t exact{};
+        if (!__builtin_mul_overflow(n, 1'000'000, &exact)) return nanoseconds(exact);
+        return n > 0 ? max() : nanoseconds(std::numeric_limits<std::int64_t>::min());
     }
     static constexpr duration max() noexcept {
         return nanoseconds(std::numeric_limits<std::int64_t>::max());
@@ -44,11 +46,11 @@ public:
     template <chrono_duration D>
     constexpr D to() const noexcept {
         using rep = decltype(D{}.count());
-        if constexpr (D::period::num == 1 && 1'000'000'000 % D::period::den == 0)
-            return D{static_cast<rep>(nanoseconds_ / (1'000'000'000 / D::period::den))};
+        if constexpr (std::numeric_limits<rep>::is_integer && unit<typename D::period> != 0)
+            return D{static_cast<rep>(nanoseconds_ / unit<typename D::period>)};
         else
             return D{static_cast<rep>(static_cast<long double>(nanoseconds_) * D::period::den /
-                                      D::period::num / 1e9L)};
+                                      (D::period::num * 1e9L))};
     }
 
     friend constexpr bool operator==(duration, duration) noexcept = default;
@@ -61,20 +63,40 @@ public:
         return a.nanoseconds_ > 0 ? max() : nanoseconds(std::numeric_limits<std::int64_t>::min());
     }
     friend constexpr duration operator-(duration a, duration b) noexcept {
-        return a + nanoseconds(b.nanoseconds_ == std::numeric_limits<std::int64_t>::min()
-                                   ? std::numeric_limits<std::int64_t>::max()
-                                   : -b.nanoseconds_);
+        std::int64_t difference{};
+        if (!__builtin_sub_overflow(a.nanoseconds_, b.nanoseconds_, &difference))
+            return nanoseconds(difference);
+        return b.nanoseconds_ < 0 ? max() : nanoseconds(std::numeric_limits<std::int64_t>::min());
     }
 
 private:
+    // The nanoseconds of one count, 0 where they are not a whole number or too many.
+    template <class Period>
+    static constexpr std::int64_t unit = 1'000'000'000 % Period::den == 0 &&
+                                                 Period::num <=
+                                                     std::numeric_limits<std::int64_t>::max() /
+                                                         (1'000'000'000 / Period::den)
+                                             ? Period::num*(1'000'000'000 / Period::den)
+                                             : 0;
+
     template <class D>
     static constexpr std::int64_t from(const D& length) noexcept {
-        constexpr long double bound = 9.2e18L;
-        const long double exact =
-            static_cast<long double>(length.count()) * D::period::num / D::period::den * 1e9L;
-        if (exact >= bound) return std::numeric_limits<std::int64_t>::max();
-        if (exact <= -bound) return std::numeric_limits<std::int64_t>::min();
-        return static_cast<std::int64_t>(exact);
+        using limits = std::numeric_limits<std::int64_t>;
+        if constexpr (std::numeric_limits<decltype(length.count())>::is_integer &&
+                      unit<typename D::period> != 0) {
+            // Whole numbers stay whole: 3 ns by way of a fraction of a second would be 2.
+            std::int64_t exact{};
+            if (!__builtin_mul_overflow(length.count(), unit<typename D::period>, &exact))
+                return exact;
+            return length.count() > 0 ? limits::max() : limits::min();
+        } else {
+            constexpr long double bound = 9223372036854775807.0L;
+            const long double exact =
+                static_cast<long double>(length.count()) * (D::period::num * 1e9L / D::period::den);
+            if (exact >= bound) return limits::max();
+            if (exact <= -bound) return limits::min();
+            return exact == exact ? static_cast<std::int64_t>(exact) : 0;  // 0: not a number
+        }
     }
 
     std::int64_t nanoseconds_ = 0;

@@ -1,5 +1,5 @@
-// The library's own errors: calls in the wrong order or state. What the system refuses keeps the system's
-// code (`ec == std::errc::address_in_use`).
+// The library's own errors: calls in the wrong order or state. What the system refuses keeps the
+// system's code (`ec == std::errc::address_in_use`).
 #pragma once
 
 #include <string>
@@ -25,22 +25,31 @@ enum class error {
 /// What an error means and what to do about it, as one sentence.
 constexpr const char* to_text(error e) noexcept {
     switch (e) {
-        case error::not_bound: return "no endpoint is bound yet; call bind(endpoint) before listen()";
-        case error::not_listening: return "the server does not listen yet; call bind(endpoint), then listen()";
+        case error::not_bound:
+            return "no endpoint is bound yet; call bind(endpoint) before listen()";
+        case error::not_listening:
+            return "the server does not listen yet; call bind(endpoint), then listen()";
         case error::already_listening:
-            return "the server listens already; bind every endpoint before the one call of listen()";
+            return "the server listens already; bind every endpoint before the one call of "
+                   "listen()";
         case error::already_running:
-            return "the server is being run already; call run(), run_for(), poll() or accept() from one place";
+            return "the server is being run already; call run(), run_for(), poll() or accept() "
+                   "from one place";
         case error::stopped: return "the server was stopped and stays so; make a new one";
         case error::bad_endpoint:
-            return "not an endpoint; write a port, 127.0.0.1:80, [::1]:80, name:80, unix:/path or unix:@name";
-        case error::name_not_found: return "no address is known for this name; check its spelling or use an address";
-        case error::name_service_failed: return "the name service did not answer; try again or use an address";
+            return "not an endpoint; write a port, 127.0.0.1:80, [::1]:80, name:80, unix:/path or "
+                   "unix:@name";
+        case error::name_not_found:
+            return "no address is known for this name; check its spelling or use an address";
+        case error::name_service_failed:
+            return "the name service did not answer; try again or use an address";
         case error::bad_options: return "these options contradict each other";
         case error::receive_limit:
-            return "the handler left more bytes than options::receive_limit; take them, or raise the limit";
+            return "the handler left more bytes than options::receive_limit; take them, or raise "
+                   "the limit";
         case error::send_queue_limit:
-            return "the send queue passed options::send_queue_limit; send less until on_writable, or raise the limit";
+            return "the send queue passed options::send_queue_limit; send less until on_writable, "
+                   "or raise the limit";
         case error::not_open: return "the connection no longer sends";
     }
     return "unknown error";

@@ -38,8 +38,9 @@ struct cause {
         if (where.port() == 0)
             return {"no port is free for ",
                     "; close connections, or widen net.ipv4.ip_local_port_range"};
-        return {"another program, or another socket of this one, listens on ",
-                "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who"};
+        return {
+            "another program, or another socket of this one, listens on ",
+            "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who"};
     }
     const std::string path = file_of(where);
     struct stat file {};
@@ -92,13 +93,11 @@ struct cause {
     if (!local) return {};
     switch (failure) {
         case ENOENT:
-        case ENOTDIR:
-            return {"the folder of ", " is not there; make it, or choose another path"};
+        case ENOTDIR: return {"the folder of ", " is not there; make it, or choose another path"};
         case EROFS:
             return {"",
                     " is on a file system that is read-only; choose another path, as below /run"};
-        case ELOOP:
-            return {"the path of ", " runs through a circle of links; choose another"};
+        case ELOOP: return {"the path of ", " runs through a circle of links; choose another"};
         default: return {};
     }
 }

@@ -3,15 +3,17 @@
 //   void        on_open(tcp::connection&)                            a client connected
 //   void        on_data(tcp::connection&, tcp::bytes)                it sent these bytes; all were taken
 //   std::size_t on_data(tcp::connection&, tcp::bytes)                ... so many were taken; the rest is shown again,
-//                                                                    in one piece with what comes next
+//                                                                    in one piece with what comes
+//                                                                    next
 //   void        on_end(tcp::connection&)                             it has finished sending; without this hook the
-//                                                                    queue is sent and the connection closed
+//                                                                    queue is sent and the
+//                                                                    connection closed
 //   void        on_writable(tcp::connection&)                        the queue fell to the low mark after passing the
 //                                                                    high one
 //   void        on_close(tcp::connection&, const tcp::close_reason&) it is over, exactly once for each on_open
 //
-// Each is optional, and one at least must be there. A hook that throws ends its own connection only, with a reset;
-// what on_close throws is dropped.
+// Each is optional, and one at least must be there. A hook that throws ends its own connection
+// only, with a reset; what on_close throws is dropped.
 #pragma once
 
 #include <concepts>
@@ -54,8 +56,8 @@ concept has_on_close = requires(H& h, connection& peer, const close_reason& reas
 
 namespace detail {
 
-// Whether a class has a member of this name, whatever its parameters, overloaded, templated or private: the name is
-// ambiguous where two bases have it.
+// Whether a class has a member of this name, whatever its parameters, overloaded, templated or
+// private: the name is ambiguous where two bases have it.
 struct names_of_hooks {
     int on_open;
     int on_data;
@@ -69,66 +71,82 @@ template <class H>
 concept derivable = std::is_class_v<H> && !std::is_final_v<H>;
 
 template <class H>
-concept declares_on_open =
-    has_on_open<H> || (derivable<H> && !requires { &with_names<H>::on_open; });
+concept declares_on_open = has_on_open<H> ||
+    (derivable<H> && !requires { &with_names<H>::on_open; });
 template <class H>
-concept declares_on_data =
-    has_on_data<H> || (derivable<H> && !requires { &with_names<H>::on_data; });
+concept declares_on_data = has_on_data<H> ||
+    (derivable<H> && !requires { &with_names<H>::on_data; });
 template <class H>
-concept declares_on_end =
-    has_on_end<H> || (derivable<H> && !requires { &with_names<H>::on_end; });
+concept declares_on_end = has_on_end<H> ||(derivable<H> && !requires { &with_names<H>::on_end; });
 template <class H>
-concept declares_on_writable =
-    has_on_writable<H> || (derivable<H> && !requires { &with_names<H>::on_writable; });
+concept declares_on_writable = has_on_writable<H> ||
+    (derivable<H> && !requires { &with_names<H>::on_writable; });
 template <class H>
-concept declares_on_close =
-    has_on_close<H> || (derivable<H> && !requires { &with_names<H>::on_close; });
+concept declares_on_close = has_on_close<H> ||
+    (derivable<H> && !requires { &with_names<H>::on_close; });
 template <class H>
 concept declares_a_hook = declares_on_open<H> || declares_on_data<H> || declares_on_end<H> ||
-                          declares_on_writable<H> || declares_on_close<H>;
+    declares_on_writable<H> || declares_on_close<H>;
 
 // Names that other libraries use for a hook that this handler does not have.
 template <class H>
-concept misnames_on_open = !declares_on_open<H> && (requires { &H::on_connect; } ||
-    requires { &H::on_connected; } || requires { &H::on_connection; } || requires { &H::on_accept; });
+concept misnames_on_open =
+    !declares_on_open<H> && (
+                                requires { &H::on_connect; } || requires { &H::on_connected; } ||
+                                requires { &H::on_connection; } || requires { &H::on_accept; });
 template <class H>
-concept misnames_on_data = !declares_on_data<H> && (requires { &H::on_message; } ||
-    requires { &H::on_read; } || requires { &H::on_receive; } || requires { &H::on_recv; });
+concept misnames_on_data =
+    !declares_on_data<H> && (
+                                requires { &H::on_message; } || requires { &H::on_read; } ||
+                                requires { &H::on_receive; } || requires { &H::on_recv; });
 template <class H>
-concept misnames_on_end = !declares_on_end<H> && (requires { &H::on_eof; } ||
-    requires { &H::on_half_close; } || requires { &H::on_finish; });
+concept misnames_on_end =
+    !declares_on_end<H> &&
+    (
+        requires { &H::on_eof; } || requires { &H::on_half_close; } || requires { &H::on_finish; });
 template <class H>
-concept misnames_on_writable = !declares_on_writable<H> && (requires { &H::on_write; } ||
-    requires { &H::on_drain; } || requires { &H::on_ready; });
+concept misnames_on_writable =
+    !declares_on_writable<H> &&
+    (
+        requires { &H::on_write; } || requires { &H::on_drain; } || requires { &H::on_ready; });
 template <class H>
-concept misnames_on_close = !declares_on_close<H> && (requires { &H::on_closed; } ||
-    requires { &H::on_disconnect; } || requires { &H::on_disconnected; } || requires { &H::on_error; });
+concept misnames_on_close =
+    !declares_on_close<H> && (
+                                 requires { &H::on_closed; } || requires { &H::on_disconnect; } ||
+                                 requires { &H::on_disconnected; } || requires { &H::on_error; });
 
 }  // namespace detail
 
-/// What can be a handler: a class with at least one hook, and none declared in another way than it will be called.
+/// What can be a handler: a class with at least one hook, and none declared in another way than it
+/// will be called.
 template <class H>
 concept handler =
     std::is_class_v<H> && std::destructible<H> && detail::declares_a_hook<H> &&
-    (has_on_open<H> || !detail::declares_on_open<H>) && (has_on_data<H> || !detail::declares_on_data<H>) &&
-    (has_on_end<H> || !detail::declares_on_end<H>) &&
-    (has_on_writable<H> || !detail::declares_on_writable<H>) &&
-    (has_on_close<H> || !detail::declares_on_close<H>) && !detail::misnames_on_open<H> &&
-    !detail::misnames_on_data<H> && !detail::misnames_on_end<H> && !detail::misnames_on_writable<H> &&
-    !detail::misnames_on_close<H>;
+    (has_on_open<H> || !detail::declares_on_open<H>)&&(
+        has_on_data<H> ||
+        !detail::declares_on_data<H>)&&(has_on_end<H> ||
+                                        !detail::declares_on_end<
+                                            H>)&&(has_on_writable<H> ||
+                                                  !detail::declares_on_writable<
+                                                      H>)&&(has_on_close<H> ||
+                                                            !detail::declares_on_close<
+                                                                H>)&&!detail::misnames_on_open<H> &&
+    !detail::misnames_on_data<H> && !detail::misnames_on_end<H> &&
+    !detail::misnames_on_writable<H> && !detail::misnames_on_close<H>;
 
 namespace detail {
 
-// Every sentence about handlers stands here. Behind it the failing call is instantiated, so that the compiler prints
-// the true cause as well.
+// Every sentence about handlers stands here. Behind it the failing call is instantiated, so that
+// the compiler prints the true cause as well.
 template <class H>
 void check_handler() {
     static_assert(std::is_class_v<H>,
                   "tcp::server: Handler is a class with hooks; write struct my_handler { void "
                   "on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); } };");
-    static_assert(std::destructible<H>,
-                  "tcp::server: each connection destroys its Handler after on_close; give Handler a "
-                  "public destructor that does not throw.");
+    static_assert(
+        std::destructible<H>,
+        "tcp::server: each connection destroys its Handler after on_close; give Handler a "
+        "public destructor that does not throw.");
 
     static_assert(!misnames_on_open<H>,
                   "tcp::server: the hook for a new connection is named on_open; write void "
@@ -136,52 +154,62 @@ void check_handler() {
     static_assert(!misnames_on_data<H>,
                   "tcp::server: the hook for received bytes is named on_data; write void "
                   "on_data(tcp::connection& peer, tcp::bytes data).");
-    static_assert(!misnames_on_end<H>,
-                  "tcp::server: the hook for a peer that has finished sending is named on_end; write "
-                  "void on_end(tcp::connection& peer).");
-    static_assert(!misnames_on_writable<H>,
-                  "tcp::server: the hook for a queue with room again is named on_writable; write void "
-                  "on_writable(tcp::connection& peer).");
-    static_assert(!misnames_on_close<H>,
-                  "tcp::server: the hook for the end of a connection, errors included, is named "
-                  "on_close; write void on_close(tcp::connection& peer, const tcp::close_reason& why).");
+    static_assert(
+        !misnames_on_end<H>,
+        "tcp::server: the hook for a peer that has finished sending is named on_end; write "
+        "void on_end(tcp::connection& peer).");
+    static_assert(
+        !misnames_on_writable<H>,
+        "tcp::server: the hook for a queue with room again is named on_writable; write void "
+        "on_writable(tcp::connection& peer).");
+    static_assert(
+        !misnames_on_close<H>,
+        "tcp::server: the hook for the end of a connection, errors included, is named "
+        "on_close; write void on_close(tcp::connection& peer, const tcp::close_reason& why).");
     static_assert(declares_a_hook<H> || misnames_on_open<H> || misnames_on_data<H> ||
                       misnames_on_end<H> || misnames_on_writable<H> || misnames_on_close<H>,
                   "tcp::server: Handler has no hook, so it would never be called; give it at least "
                   "void on_data(tcp::connection& peer, tcp::bytes data).");
 
     if constexpr (declares_on_open<H> && !has_on_open<H>) {
-        static_assert(has_on_open<H>,
-                      "tcp::server: Handler's on_open cannot be called as it will be; write, in its "
-                      "public part, void on_open(tcp::connection& peer).");
-        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_open(std::declval<connection&>()));
+        static_assert(
+            has_on_open<H>,
+            "tcp::server: Handler's on_open cannot be called as it will be; write, in its "
+            "public part, void on_open(tcp::connection& peer).");
+        using true_cause [[maybe_unused]] =
+            decltype(std::declval<H&>().on_open(std::declval<connection&>()));
     }
     if constexpr (declares_on_data<H> && !has_on_data<H>) {
-        static_assert(has_on_data<H>,
-                      "tcp::server: Handler's on_data cannot be called as it will be; write, in its "
-                      "public part, void on_data(tcp::connection& peer, tcp::bytes data), or return a "
-                      "std::size_t that says how many bytes were taken.");
-        using true_cause [[maybe_unused]] =
-            decltype(std::declval<H&>().on_data(std::declval<connection&>(), std::declval<bytes>()));
+        static_assert(
+            has_on_data<H>,
+            "tcp::server: Handler's on_data cannot be called as it will be; write, in its "
+            "public part, void on_data(tcp::connection& peer, tcp::bytes data), or return a "
+            "std::size_t that says how many bytes were taken.");
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_data(
+            std::declval<connection&>(), std::declval<bytes>()));
     }
     if constexpr (declares_on_end<H> && !has_on_end<H>) {
         static_assert(has_on_end<H>,
                       "tcp::server: Handler's on_end cannot be called as it will be; write, in its "
                       "public part, void on_end(tcp::connection& peer).");
-        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_end(std::declval<connection&>()));
+        using true_cause [[maybe_unused]] =
+            decltype(std::declval<H&>().on_end(std::declval<connection&>()));
     }
     if constexpr (declares_on_writable<H> && !has_on_writable<H>) {
-        static_assert(has_on_writable<H>,
-                      "tcp::server: Handler's on_writable cannot be called as it will be; write, in "
-                      "its public part, void on_writable(tcp::connection& peer).");
-        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_writable(std::declval<connection&>()));
+        static_assert(
+            has_on_writable<H>,
+            "tcp::server: Handler's on_writable cannot be called as it will be; write, in "
+            "its public part, void on_writable(tcp::connection& peer).");
+        using true_cause [[maybe_unused]] =
+            decltype(std::declval<H&>().on_writable(std::declval<connection&>()));
     }
     if constexpr (declares_on_close<H> && !has_on_close<H>) {
-        static_assert(has_on_close<H>,
-                      "tcp::server: Handler's on_close cannot be called as it will be; write, in its "
-                      "public part, void on_close(tcp::connection& peer, const tcp::close_reason& why).");
-        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_close(std::declval<connection&>(),
-                                                           std::declval<const close_reason&>()));
+        static_assert(
+            has_on_close<H>,
+            "tcp::server: Handler's on_close cannot be called as it will be; write, in its "
+            "public part, void on_close(tcp::connection& peer, const tcp::close_reason& why).");
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_close(
+            std::declval<connection&>(), std::declval<const close_reason&>()));
     }
 }
 

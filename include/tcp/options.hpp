@@ -1,4 +1,5 @@
-// What can be set about a server, as one aggregate: tcp::options{.high_mark = 1 << 20, .close_timeout = 2s}.
+// What can be set about a server, as one aggregate: tcp::options{.high_mark = 1 << 20,
+// .close_timeout = 2s}.
 #pragma once
 
 #include <cstddef>
@@ -15,15 +16,16 @@ struct options {
     /// It goes on reading, and on_writable is called, when its queue has fallen to this.
     std::size_t low_mark = 64 * 1024;
 
-    /// A send that finds more than this in the queue ends the connection (tcp::limit::send_queue). It bounds
-    /// what a handler can queue that sends without minding the high mark.
+    /// A send that finds more than this in the queue ends the connection (tcp::limit::send_queue).
+    /// It bounds what a handler can queue that sends without minding the high mark.
     std::size_t send_queue_limit = 64 * 1024 * 1024;
 
-    /// The most that is kept of what an on_data that returns a count did not take (tcp::limit::receive).
+    /// The most that is kept of what an on_data that returns a count did not take
+    /// (tcp::limit::receive).
     std::size_t receive_limit = 1024 * 1024;
 
-    /// The most that one on_data is shown of a connection before others have their turn. One such buffer
-    /// serves all connections of a loop.
+    /// The most that one on_data is shown of a connection before others have their turn. One such
+    /// buffer serves all connections of a loop.
     std::size_t receive_buffer = 64 * 1024;
 
     /// How long close() waits for the queue to be sent and the peer to finish.
@@ -32,10 +34,12 @@ struct options {
     /// TCP_NODELAY: small sends leave at once (tcp(7)).
     bool no_delay = true;
 
-    /// Listen on IPv6 endpoints for IPv6 alone (IPV6_V6ONLY, RFC 3493 5.3). A bare port then means IPv6 only.
+    /// Listen on IPv6 endpoints for IPv6 alone (IPV6_V6ONLY, RFC 3493 5.3). A bare port then means
+    /// IPv6 only.
     bool ipv6_only = false;
 
-    /// Kernel buffers of each connection, SO_SNDBUF and SO_RCVBUF (socket(7)); 0 lets the kernel size them.
+    /// Kernel buffers of each connection, SO_SNDBUF and SO_RCVBUF (socket(7)); 0 lets the kernel
+    /// size them.
     int send_buffer = 0;
     int kernel_receive_buffer = 0;
 };

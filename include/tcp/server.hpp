@@ -30,58 +30,63 @@ namespace tcp::inline v0 {
 
 /// Binds, listens, accepts, and gives every connection a Handler of its own.
 ///
-/// What can fail comes twice: throwing std::system_error, whose what() says what to do, and with a std::error_code&.
-/// One thread at a time; stop(), drain(), statistics() and the destructor are for any thread.
+/// What can fail comes twice: throwing std::system_error, whose what() says what to do, and with a
+/// std::error_code&. One thread at a time; stop(), drain(), statistics() and the destructor are for
+/// any thread.
 template <class Handler = echo, class Engine = native_engine>
 class server {
-    static_assert(tcp::engine<Engine>,
-                  "tcp::server: Engine does not model tcp::engine; tcp/engine/concept.hpp says what one has. "
-                  "Leave the parameter out for the engine of this system.");
+    static_assert(
+        tcp::engine<Engine>,
+        "tcp::server: Engine does not model tcp::engine; tcp/engine/concept.hpp says what one has. "
+        "Leave the parameter out for the engine of this system.");
 
 public:
-    /// The queue of connections that wait for accept, unless listen() is told otherwise. The system may cap it
-    /// (net.core.somaxconn).
+    /// The queue of connections that wait for accept, unless listen() is told otherwise. The system
+    /// may cap it (net.core.somaxconn).
     static constexpr int default_backlog = 4096;
 
-    /// A server with default-made handlers. Throws std::system_error for options that contradict each other
-    /// (error::bad_options) and when there are no descriptors.
-    server()
-        requires std::default_initializable<Handler>
-        : server(Handler{}) {}
-    explicit server(const options& settings)
-        requires std::default_initializable<Handler>
+    /// A server with default-made handlers. Throws std::system_error for options that contradict
+    /// each other (error::bad_options) and when there are no descriptors.
+    server() requires std::default_initializable<Handler> : server(Handler{}) {}
+    explicit server(const options& settings) requires std::default_initializable<Handler>
         : server(Handler{}, settings) {}
 
-    /// Each accepted connection gets a copy of the prototype. What all connections share is what the prototype points
-    /// to. More arguments are the engine's: a simulation.
+    /// Each accepted connection gets a copy of the prototype. What all connections share is what
+    /// the prototype points to. More arguments are the engine's: a simulation.
     template <class... EngineArguments>
     explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
         : loop_{std::in_place, checked(settings), std::move(prototype),
                 std::forward<EngineArguments>(arguments)...} {
         static_assert(std::copy_constructible<Handler>,
-                      "tcp::server: each connection gets a copy of the prototype, and Handler cannot be copied; give "
-                      "the server a factory instead: tcp::server<my_handler> server{[] { return my_handler{}; }};");
+                      "tcp::server: each connection gets a copy of the prototype, and Handler "
+                      "cannot be copied; give "
+                      "the server a factory instead: tcp::server<my_handler> server{[] { return "
+                      "my_handler{}; }};");
     }
 
-    /// Each accepted connection gets what the factory returns. It is called on the loop's thread, once for each.
+    /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
+    /// once for each.
     template <class Factory, class... EngineArguments>
-        requires(std::is_invocable_r_v<Handler, Factory&> && !std::convertible_to<Factory, Handler>)
-    explicit server(Factory factory, const options& settings = {}, EngineArguments&&... arguments)
+    requires(std::is_invocable_r_v<Handler, Factory&> &&
+             !std::convertible_to<Factory, Handler>) explicit server(Factory factory,
+                                                                     const options& settings = {},
+                                                                     EngineArguments&&... arguments)
         : loop_{std::in_place, checked(settings), std::move(factory),
                 std::forward<EngineArguments>(arguments)...} {}
 
     server(const server&) = delete;
     server& operator=(const server&) = delete;
 
-    /// Ends every connection (closed_by::server_stopping). Allowed in a hook of its own, and while another thread runs
-    /// the server, whose run() then returns before this does.
+    /// Ends every connection (closed_by::server_stopping). Allowed in a hook of its own, and while
+    /// another thread runs the server, whose run() then returns before this does.
     ~server() = default;
 
     // ---- bind, listen, accept ----
 
-    /// Binds an endpoint, as often as wanted, before listen(). A port alone means every local address, IPv4 and IPv6.
-    /// Returns the endpoint with the true port: port 0 lets the system choose one. Never shares a port that another
-    /// program listens on. bind(2), ip(7), unix(7). Errors: error::already_listening, error::stopped, or the system's.
+    /// Binds an endpoint, as often as wanted, before listen(). A port alone means every local
+    /// address, IPv4 and IPv6. Returns the endpoint with the true port: port 0 lets the system
+    /// choose one. Never shares a port that another program listens on. bind(2), ip(7), unix(7).
+    /// Errors: error::already_listening, error::stopped, or the system's.
     endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
@@ -98,8 +103,9 @@ public:
         return bound;
     }
 
-    /// The same with a text: "127.0.0.1:80", "[::1]:80", ":80", "unix:/path", "unix:@name", or "name:80", which binds
-    /// every address of that name that this system has; returns the first. Asks the name service, which may block.
+    /// The same with a text: "127.0.0.1:80", "[::1]:80", ":80", "unix:/path", "unix:@name", or
+    /// "name:80", which binds every address of that name that this system has; returns the first.
+    /// Asks the name service, which may block.
     endpoint bind(std::string_view where) {
         std::error_code failure;
         endpoint last;
@@ -113,8 +119,8 @@ public:
         return bind_all(where, failure, last);
     }
 
-    /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors: error::not_bound,
-    /// error::already_listening, error::stopped, or the system's.
+    /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors:
+    /// error::not_bound, error::already_listening, error::stopped, or the system's.
     void listen(int backlog = default_backlog) {
         std::error_code failure;
         endpoint last;
@@ -127,8 +133,9 @@ public:
     }
     void listen(std::error_code& failure) { listen(default_backlog, failure); }
 
-    /// Accepts one connection, serves it to its end on this thread, and returns how it ended. Others wait in the
-    /// system's queue. After stop(): closed_by::server_stopping. Errors: error::not_listening, error::already_running.
+    /// Accepts one connection, serves it to its end on this thread, and returns how it ended.
+    /// Others wait in the system's queue. After stop(): closed_by::server_stopping. Errors:
+    /// error::not_listening, error::already_running.
     close_reason accept() {
         return thrown_if_failed([this](std::error_code& failure) { return accept(failure); });
     }
@@ -149,11 +156,11 @@ public:
         const turn now{loop_};
         if (!may_run(now, failure)) return;
         now->accept_many();
-        while (now->turn(duration::max())) {
-        }
+        while (now->turn(duration::max())) {}
     }
 
-    /// Accepts and serves for so long, for a program that has a loop of its own. False when the server has stopped.
+    /// Accepts and serves for so long, for a program that has a loop of its own. False when the
+    /// server has stopped.
     bool run_for(duration length) {
         return thrown_if_failed([&](std::error_code& failure) { return run_for(length, failure); });
     }
@@ -175,15 +182,16 @@ public:
 
     // ---- stop: any thread, any hook, any signal handler ----
 
-    /// Ends the server: run() closes every connection (closed_by::server_stopping) and returns. Before run(), run()
-    /// returns at once. It stays stopped. Doing it twice is doing it once.
+    /// Ends the server: run() closes every connection (closed_by::server_stopping) and returns.
+    /// Before run(), run() returns at once. It stays stopped. Doing it twice is doing it once.
     void stop() noexcept { loop_->stop(); }
 
-    /// Stops accepting and lets the connections finish by themselves; closes those that are left after so long
-    /// (closed_by::drain_deadline). Then run() returns, and the server is stopped.
+    /// Stops accepting and lets the connections finish by themselves; closes those that are left
+    /// after so long (closed_by::drain_deadline). Then run() returns, and the server is stopped.
     void drain(duration at_most) noexcept { loop_->drain(at_most); }
 
-    /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those connected are served.
+    /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those
+    /// connected are served.
     void pause_accept() noexcept { loop_->hold_accepting(true); }
     void resume_accept() noexcept { loop_->hold_accepting(false); }
 
@@ -244,9 +252,11 @@ private:
         std::error_code absent;
         for (const endpoint& one : resolve(text, failure)) {
             // Port 0 means one port, the same on every address.
-            last = first && one.port() == 0 && first.port() != 0 ? one.with_port(first.port()) : one;
+            last =
+                first && one.port() == 0 && first.port() != 0 ? one.with_port(first.port()) : one;
             const endpoint bound = bind(last, failure);
-            // A name may stand for addresses that this system does not have: localhost without IPv6.
+            // A name may stand for addresses that this system does not have: localhost without
+            // IPv6.
             if (failure == std::errc::address_not_available ||
                 failure == std::errc::address_family_not_supported)
                 absent = std::exchange(failure, {});

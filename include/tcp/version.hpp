@@ -3,8 +3,8 @@
 
 namespace tcp {
 
-// Everything lives in an inline namespace named after the major version, so that two versions in one
-// program do not collide silently.
+// Everything lives in an inline namespace named after the major version, so that two versions in
+// one program do not collide silently.
 inline namespace v0 {
 
 inline constexpr int version_major = 0;

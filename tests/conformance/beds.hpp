@@ -1,17 +1,25 @@
 // Where the conformance suite runs: the same tests on real sockets and in simulated worlds.
 //
 //   TEST_CASE_TEMPLATE("1 what is promised", Bed, CONFORMANCE_BEDS) {
-//       Bed bed;
-//       typename Bed::template server<my_handler> server = bed.make(my_handler{...}, {.low_mark = 1});
-//       const auto where = bed.listen(server);
-//       auto client = bed.connect(where);
-//       client.send("hello");
-//       CHECK(bed.until(server, [&] { return client.received() == "hello"; }));
+//       Bed bed; typename Bed::template server<my_handler> server = bed.make(my_handler{...},
+//       {.low_mark = 1}); const auto where = bed.listen(server); auto client = bed.connect(where);
+//       client.send("hello"); CHECK(bed.until(server, [&] { return client.received() == "hello";
+//       }));
 //   }
 #pragma once
 
+#include <dirent.h>
+#include <sys/wait.h>
+
+#include <doctest/doctest.h>
+
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -55,7 +63,8 @@ public:
         return clients_.back();
     }
 
-    /// Runs the server and the clients until this holds. False when it does not within some seconds.
+    /// Runs the server and the clients until this holds. False when it does not within some
+    /// seconds.
     template <class Server, class Predicate>
     bool until(Server& s, Predicate holds, std::chrono::milliseconds most = 20s) {
         const auto end = std::chrono::steady_clock::now() + most;
@@ -74,7 +83,19 @@ public:
     /// Lets both run for so long.
     template <class Server>
     void run(Server& s, std::chrono::milliseconds length) {
-        until(s, [] { return false; }, length);
+        until(
+            s, [] { return false; }, length);
+    }
+
+    /// Runs the clients alone, the server stands still, until this holds.
+    template <class Predicate>
+    bool wait(Predicate holds, std::chrono::milliseconds most = 20s) {
+        const auto end = std::chrono::steady_clock::now() + most;
+        for (;;) {
+            for (client& c : clients_) c.pump();
+            if (holds()) return true;
+            if (std::chrono::steady_clock::now() > end) return false;
+        }
     }
 
 private:
@@ -114,7 +135,16 @@ public:
     }
     template <class Server>
     void run(Server& s, std::chrono::milliseconds length) {
-        until(s, [] { return false; }, length);
+        until(
+            s, [] { return false; }, length);
+    }
+
+    template <class Predicate>
+    bool wait(Predicate holds, std::chrono::milliseconds most = 300s) {
+        const tcp::duration end = world.now() + most;
+        for (; !holds(); world.advance(1ms))
+            if (world.now() > end) return false;
+        return true;
     }
 
     tcp::simulation world{Weather::seed, Weather::make()};
@@ -169,5 +199,210 @@ using rough_bed = simulated_bed<rough_weather>;
 
 #define CONFORMANCE_BEDS \
     conformance::epoll_bed, conformance::fair_bed, conformance::late_bed, conformance::rough_bed
+#define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
+
+// ---- processes, for tests that change something about their own ----
+
+/// What a child process found: the first check that failed, or that it may not do what it needs.
+class findings {
+public:
+    void check(bool holds, std::string_view what) {
+        if (!holds && said_.empty()) said_ = what;
+    }
+    void not_permitted(std::string_view what) { said_ = std::string{skipped} + std::string{what}; }
+
+    const std::string& said() const noexcept { return said_; }
+
+    static constexpr std::string_view skipped = "not permitted here: ";
+
+private:
+    std::string said_;
+};
+
+/// Calls f(findings&) in a child of fork(2), so that what it changes of its process is gone
+/// afterwards, and checks what it found.
+template <class F>
+void in_child(F f) {
+    int ends[2] = {};
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const tcp::detail::descriptor from{ends[0]}, to{ends[1]};
+    const pid_t child = ::fork();
+    if (child == 0) {
+        findings found;
+        try {
+            f(found);
+        } catch (const std::exception& e) {
+            found.check(false, e.what());
+        }
+        const std::string& said = found.said();
+        ::_exit(::write(to.get(), said.data(), said.size()) < 0 ? 1 : 0);
+    }
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    char text[1000] = {};
+    ::fcntl(from.get(), F_SETFL, O_NONBLOCK);
+    const ssize_t size = ::read(from.get(), text, sizeof text - 1);
+    const std::string said{text, size > 0 ? static_cast<std::size_t>(size) : 0};
+    CHECK(status == 0);  // otherwise it was killed, or a sanitizer ended it
+    if (said.substr(0, findings::skipped.size()) == findings::skipped)
+        MESSAGE(said);
+    else
+        CHECK(said == "");
+}
+
+/// The descriptors of this process, and how many there are.
+inline std::vector<int> open_descriptors() {
+    std::vector<int> all;
+    DIR* const folder = ::opendir("/proc/self/fd");
+    REQUIRE(folder != nullptr);
+    while (const dirent* const one = ::readdir(folder))
+        if (one->d_name[0] != '.' && std::stoi(one->d_name) != ::dirfd(folder))
+            all.push_back(std::stoi(one->d_name));
+    ::closedir(folder);
+    return all;
+}
+
+// ---- scripted handlers, for tests of what happens around the hooks ----
+
+/// So many bytes in which no piece repeats.
+inline std::string pattern(std::size_t size, std::uint64_t seed = 1) {
+    std::string text;
+    text.reserve(size + sizeof seed);
+    for (std::uint64_t word = seed * 0x9e3779b97f4a7c15U + 1; text.size() < size;) {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        text.append(reinterpret_cast<const char*>(&word), sizeof word);
+    }
+    text.resize(size);
+    return text;
+}
+
+/// Where two texts part, in words; empty when they are the same. For texts too long to print.
+inline std::string difference(std::string_view got, std::string_view expected) {
+    if (got == expected) return {};
+    std::size_t at = 0;
+    while (at < got.size() && at < expected.size() && got[at] == expected[at]) ++at;
+    return "got " + std::to_string(got.size()) + " bytes, expected " +
+           std::to_string(expected.size()) + ", the same up to " + std::to_string(at);
+}
+
+/// What the hooks of all connections of a test do, and what was seen of them. It outlives the
+/// server.
+struct script {
+    std::function<void(tcp::connection&)> on_open, on_end, on_writable;
+    std::function<void(tcp::connection&, tcp::bytes)> on_data;
+    std::function<void(tcp::connection&, const tcp::close_reason&)> on_close;
+
+    std::vector<tcp::connection*> peers;  // those open, in the order of on_open
+    std::vector<tcp::close_reason> closes;
+    std::string received;
+    std::size_t opens = 0, ends = 0, writables = 0;
+    int alive = 0;                   // handlers, the prototype included
+    std::vector<std::string> wrong;  // breaches of the rules of all hooks
+};
+
+/// A handler that follows a script and sees to the rules of all hooks: one on_open first, one
+/// on_close last, then the destructor, and none inside another.
+class scripted_without_end {
+public:
+    explicit scripted_without_end(script& s) : s_{&s} { ++s.alive; }
+    scripted_without_end(const scripted_without_end& other) : s_{other.s_} { ++s_->alive; }
+    scripted_without_end& operator=(const scripted_without_end&) = delete;
+    ~scripted_without_end() {
+        --s_->alive;
+        if (peer_ != nullptr && !closed_) s_->wrong.push_back("destroyed before on_close");
+        if (busy_) s_->wrong.push_back("destroyed in a hook");
+    }
+
+    void on_open(tcp::connection& peer) {
+        if (peer_ != nullptr) s_->wrong.push_back("a second on_open");
+        peer_ = &peer;
+        const hook running{*this, peer, "on_open"};
+        ++s_->opens;
+        s_->peers.push_back(&peer);
+        if (s_->on_open) s_->on_open(peer);
+    }
+    void on_data(tcp::connection& peer, tcp::bytes data) {
+        const hook running{*this, peer, "on_data"};
+        if (data.empty()) s_->wrong.push_back("on_data without data");
+        if (ended_) s_->wrong.push_back("on_data after on_end");
+        if (peer.receive_paused()) s_->wrong.push_back("on_data while paused");
+        s_->received += tcp::as_text(data);
+        if (s_->on_data) s_->on_data(peer, data);
+    }
+    void on_writable(tcp::connection& peer) {
+        const hook running{*this, peer, "on_writable"};
+        ++s_->writables;
+        if (s_->on_writable) s_->on_writable(peer);
+    }
+    void on_close(tcp::connection& peer, const tcp::close_reason& why) {
+        const hook running{*this, peer, "on_close"};
+        closed_ = true;
+        s_->closes.push_back(why);
+        std::erase(s_->peers, &peer);
+        if (s_->on_close) s_->on_close(peer, why);
+    }
+
+protected:
+    class hook {
+    public:
+        hook(scripted_without_end& of, const tcp::connection& peer, const char* name) : of_{of} {
+            const auto wrong = [&](const char* how) {
+                of.s_->wrong.push_back(std::string{name} + how);
+            };
+            if (of.peer_ != &peer) wrong(" of another connection, or before on_open");
+            if (of.closed_) wrong(" after on_close");
+            if (std::exchange(of.busy_, true)) wrong(" inside another hook");
+        }
+        hook(const hook&) = delete;
+        hook& operator=(const hook&) = delete;
+        ~hook() { of_.busy_ = false; }
+
+    private:
+        scripted_without_end& of_;
+    };
+
+    script* s_;
+    bool ended_ = false;
+
+private:
+    tcp::connection* peer_ = nullptr;
+    bool busy_ = false;
+    bool closed_ = false;
+};
+
+/// The same with on_end: the script decides what follows the peer's end.
+struct scripted : scripted_without_end {
+    using scripted_without_end::scripted_without_end;
+    void on_end(tcp::connection& peer) {
+        const hook running{*this, peer, "on_end"};
+        if (std::exchange(ended_, true)) s_->wrong.push_back("a second on_end");
+        ++s_->ends;
+        if (s_->on_end) s_->on_end(peer);
+    }
+};
+
+/// A bed and a script, looked over when the server of the test is gone: every open had its close,
+/// no handler is left, no rule was broken.
+template <class Bed>
+struct stage {
+    script does;
+    Bed bed;
+
+    stage() = default;
+    stage(const stage&) = delete;
+    stage& operator=(const stage&) = delete;
+    ~stage() {
+        CHECK(does.opens == does.closes.size());
+        CHECK(does.alive == 0);
+        CHECK(does.peers.empty());
+        for (const std::string& sentence : does.wrong) CHECK(sentence == "");
+        if constexpr (Bed::simulated) {
+            CHECK(bed.world.open_sockets() == 0);
+            for (const std::string& sentence : bed.world.violations()) CHECK(sentence == "");
+        }
+    }
+};
 
 }  // namespace conformance

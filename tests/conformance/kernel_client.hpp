@@ -1,6 +1,9 @@
-// A client on a real socket with the interface of simulation::client, so that one test runs on both. It never blocks:
-// pump() does what can be done now.
+// A client on a real socket with the interface of simulation::client, so that one test runs on
+// both. It never blocks: pump() does what can be done now.
 #pragma once
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -23,6 +26,7 @@ class kernel_client {
     struct state {
         tcp::detail::descriptor fd;
         std::string to_send;
+        std::size_t begin = 0;  // of what is still to be sent
         std::string received;
         std::size_t sent = 0;
         std::size_t received_size = 0;
@@ -36,7 +40,8 @@ class kernel_client {
 
 public:
     /// Starts to connect. `receive_buffer` sets SO_RCVBUF, for a client whose window is small.
-    explicit kernel_client(const tcp::endpoint& to, int receive_buffer = 0) : s_{std::make_shared<state>()} {
+    explicit kernel_client(const tcp::endpoint& to, int receive_buffer = 0)
+        : s_{std::make_shared<state>()} {
         // A bare port is every address of the server: here the client takes the loopback address.
         const tcp::endpoint target =
             to.is_wildcard() ? tcp::endpoint::parse("127.0.0.1:" + std::to_string(to.port())) : to;
@@ -116,6 +121,16 @@ public:
     }
     std::size_t received_size() const noexcept { return s_->received_size; }
     std::size_t sent_size() const noexcept { return s_->sent; }
+
+    /// How many bytes given to send() are known to have arrived at the server's system. tcp(7),
+    /// SIOCOUTQ, which counts a FIN, too.
+    std::size_t acknowledged_size() const noexcept {
+        int on_the_way = 0;
+        ::ioctl(s_->fd.get(), SIOCOUTQ, &on_the_way);
+        const std::size_t missing =
+            s_->to_send.size() - s_->begin + static_cast<std::size_t>(on_the_way);
+        return missing < s_->sent ? s_->sent - missing : 0;
+    }
     bool connected() const noexcept { return s_->connected; }
     bool refused() const noexcept { return s_->refused; }
     bool ended() const noexcept { return s_->ended; }
@@ -128,15 +143,20 @@ public:
         if (!s_->fd || s_->refused || s_->was_reset) return false;
         if (!s_->connected && !finish_connecting()) return false;
         bool moved = false;
-        while (!s_->to_send.empty()) {
-            const ssize_t n = ::send(s_->fd.get(), s_->to_send.data(), s_->to_send.size(), MSG_NOSIGNAL);
+        while (s_->begin != s_->to_send.size()) {
+            const ssize_t n = ::send(s_->fd.get(), s_->to_send.data() + s_->begin,
+                                     s_->to_send.size() - s_->begin, MSG_NOSIGNAL);
             if (n > 0) {
-                s_->to_send.erase(0, static_cast<std::size_t>(n));
+                s_->begin += static_cast<std::size_t>(n);
                 moved = true;
             } else {
-                if (errno != EAGAIN && errno != EINTR) s_->to_send.clear();
+                if (errno != EAGAIN && errno != EINTR) s_->begin = s_->to_send.size();
                 break;
             }
+        }
+        if (s_->begin == s_->to_send.size()) {
+            s_->to_send.clear();
+            s_->begin = 0;
         }
         if (s_->finish_wanted && s_->to_send.empty()) ::shutdown(s_->fd.get(), SHUT_WR);
         const bool was_over = s_->ended || s_->was_reset;

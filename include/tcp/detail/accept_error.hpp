@@ -5,8 +5,8 @@
 
 namespace tcp::inline v0::detail {
 
-/// Errors of one connection that went away, or of one moment: accepting goes on at once. Every other error is taken for
-/// a lack of something (descriptors, memory) that a pause may cure.
+/// Errors of one connection that went away, or of one moment: accepting goes on at once. Every
+/// other error is taken for a lack of something (descriptors, memory) that a pause may cure.
 constexpr bool passing_accept_error(int error) noexcept {
     switch (error) {
         case ECONNABORTED:

@@ -8,7 +8,8 @@ struct list_node {
     list_node* next = nullptr;
 };
 
-/// One kind of membership. An item inherits one node for each list that it can be in at the same time.
+/// One kind of membership. An item inherits one node for each list that it can be in at the same
+/// time.
 template <class Tag>
 struct tagged_node : list_node {};
 

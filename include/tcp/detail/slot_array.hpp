@@ -28,7 +28,8 @@ public:
         return static_cast<T*>(chunks_[index / ChunkSize])[index % ChunkSize];
     }
 
-    /// Makes room for this index. Throws std::bad_alloc and changes nothing when there is no memory.
+    /// Makes room for this index. Throws std::bad_alloc and changes nothing when there is no
+    /// memory.
     [[gnu::cold]] void grow_to(std::size_t index) {
         while (index >= size()) {
             chunks_.push_back(nullptr);

@@ -79,8 +79,8 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
 }
 
 /// Opens a socket and binds it. Gives the socket, or none and an errno.
-[[gnu::cold]] inline descriptor open_bound(const endpoint& where, const options& how, bool ipv6_only,
-                             int& failure) {
+[[gnu::cold]] inline descriptor open_bound(const endpoint& where, const options& how,
+                                           bool ipv6_only, int& failure) {
     const bool inet = where.family() != address_family::local;
     const bool ipv6 = inet && where.family() != address_family::ipv4;
     const int domain = ipv6 ? AF_INET6 : inet ? AF_INET : AF_UNIX;
@@ -109,8 +109,8 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
 /// failure the result and `bound` are empty, the code is error::bad_endpoint or the system's
 /// (bind(2), ip(7), ipv6(7), unix(7)), and nothing is left open. A port that is bound but not
 /// listened on yet is refused only by listen_socket().
-[[gnu::cold]] inline descriptor bind_socket(const endpoint& where, const options& how, std::error_code& failure,
-                              endpoint& bound) {
+[[gnu::cold]] inline descriptor bind_socket(const endpoint& where, const options& how,
+                                            std::error_code& failure, endpoint& bound) {
     bound = {};
     failure.clear();
     const bool unnamed = where.family() == address_family::local && where.address().empty();

@@ -1,5 +1,6 @@
-// What an engine is: the input and output of one loop. The loop decides, an engine only carries out, and
-// neither knows the other's type: the loop takes the engine as a parameter, the engine is handed a sink.
+// What an engine is: the input and output of one loop. The loop decides, an engine only carries
+// out, and neither knows the other's type: the loop takes the engine as a parameter, the engine is
+// handed a sink.
 //
 // The life of a connection inside an engine:
 //
@@ -19,13 +20,16 @@
 //
 // Rules:
 //   * An operation ends either in its return value or in one event, never in both.
-//   * Nothing is delivered for a connection after its closed event, or after close() returned true. After close()
-//     returned false only closed is delivered. An id whose generation is not the current one is dropped.
-//   * Engines never re-enter the loop: events are delivered from wait() alone. The loop may call any function of
-//     the engine from inside an event.
-//   * The bytes of a received event belong to the engine. They stay in place until the event returns; those among
-//     them that were handed to a send() that is in flight stay until its sent event returns.
-//   * An engine waits only in wait(), and only wake() may be called from another thread or a signal handler.
+//   * Nothing is delivered for a connection after its closed event, or after close() returned true.
+//     After close() returned false only closed is delivered. An id whose generation is not the
+//     current one is dropped.
+//   * Engines never re-enter the loop: events are delivered from wait() alone. The loop may call
+//     any function of the engine from inside an event.
+//   * The bytes of a received event belong to the engine. They stay in place until the event
+//     returns; those among them that were handed to a send() that is in flight stay until its sent
+//     event returns.
+//   * An engine waits only in wait(), and only wake() may be called from another thread or a signal
+//     handler.
 #pragma once
 
 #include <concepts>
@@ -53,31 +57,36 @@ using listener_id = std::uint32_t;
 /// How many connections arm_accept() asks for.
 enum class accept_mode : unsigned char { one, many };
 
-/// How close() ends a connection: its descriptor closed (FIN, RST if input is unread), or reset (RST, output dropped).
+/// How close() ends a connection: its descriptor closed (FIN, RST if input is unread), or reset
+/// (RST, output dropped).
 enum class close_mode : unsigned char { graceful, reset };
 
 /// What send() says.
 struct send_outcome {
     enum class state : unsigned char { done, blocked, in_flight, failed };
     state is = state::done;
-    int error = 0;          // errno, when failed
-    std::size_t taken = 0;  // bytes the system took now: the first of the pieces; 0 when in_flight or failed
+    int error = 0;  // errno, when failed
+    std::size_t taken =
+        0;  // bytes the system took now: the first of the pieces; 0 when in_flight or failed
 };
 
 /// What an engine delivers its events to: the loop.
 template <class S>
-concept engine_sink = requires(S& sink, listener_id listener, int socket, const endpoint& peer, connection_id id,
-                               bytes data, std::size_t count, int error) {
-    sink.accepted(listener, socket, peer);  // the socket is the sink's to open() or refuse(); after accept_mode::one
-                                            // the listener is paused
-    sink.accept_failed(listener, error);    // an errno of accept(2), passing or not; accepting goes on until paused
-    sink.received(id, data);                // never empty
-    sink.ended(id);                         // the peer has finished sending
-    sink.failed(id, error);                 // receiving ended with this errno
-    sink.writable(id);                      // after a blocked send
-    sink.sent(id, count, error);            // the send in flight ended: so many bytes were taken; error is 0 or errno
-    sink.closed(id);                        // after a close() that returned false
-    sink.woken();                           // after wake(); several wakes may become one
+concept engine_sink = requires(S& sink, listener_id listener, int socket, const endpoint& peer,
+                               connection_id id, bytes data, std::size_t count, int error) {
+    sink.accepted(listener, socket,
+                  peer);  // the socket is the sink's to open() or refuse(); after accept_mode::one
+                          // the listener is paused
+    sink.accept_failed(
+        listener, error);  // an errno of accept(2), passing or not; accepting goes on until paused
+    sink.received(id, data);  // never empty
+    sink.ended(id);           // the peer has finished sending
+    sink.failed(id, error);   // receiving ended with this errno
+    sink.writable(id);        // after a blocked send
+    sink.sent(id, count,
+              error);  // the send in flight ended: so many bytes were taken; error is 0 or errno
+    sink.closed(id);   // after a close() that returned false
+    sink.woken();      // after wake(); several wakes may become one
 };
 
 namespace detail {
@@ -97,13 +106,14 @@ struct null_sink {
 
 /// The input and output of one loop.
 template <class E>
-concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_id listener, int socket, int backlog,
-                          connection_id id, std::span<const bytes> pieces, close_mode close, accept_mode accept,
-                          duration timeout, detail::null_sink& sink, std::error_code& failure) {
+concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_id listener,
+                          int socket, int backlog, connection_id id, std::span<const bytes> pieces,
+                          close_mode close, accept_mode accept, duration timeout,
+                          detail::null_sink& sink, std::error_code& failure) {
     { E::name } -> std::convertible_to<const char*>;
 
-    // Listeners. bind() may be called for several endpoints, each gives the next listener_id; listen() is called once
-    // for each. Nothing is accepted before arm_accept().
+    // Listeners. bind() may be called for several endpoints, each gives the next listener_id;
+    // listen() is called once for each. Nothing is accepted before arm_accept().
     { e.bind(where, failure) } -> std::same_as<endpoint>;
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;
     { e.arm_accept(listener, accept) } -> std::same_as<void>;
@@ -111,20 +121,32 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     { e.close_listeners() } -> std::same_as<void>;
 
     // Connections. Receiving is armed by open(). The ids must name an open connection.
-    { e.open(id, socket) } -> std::same_as<int>;  // 0, or the errno that kept it from opening: the socket is closed
+    {
+        e.open(id, socket)
+        } -> std::same_as<int>;  // 0, or the errno that kept it from opening: the socket is closed
     { e.refuse(socket) } -> std::same_as<void>;
-    { e.pause_receive(id) } -> std::same_as<void>;  // an event that was under way may still come: the loop keeps it
+    {
+        e.pause_receive(id)
+        } -> std::same_as<void>;  // an event that was under way may still come: the loop keeps it
     { e.resume_receive(id) } -> std::same_as<void>;
-    { e.send(id, pieces) } -> std::same_as<send_outcome>;  // not while one is in flight; at least one byte
-    { e.shutdown_send(id) } -> std::same_as<void>;         // FIN, after what was taken; not while one is in flight
+    {
+        e.send(id, pieces)
+        } -> std::same_as<send_outcome>;  // not while one is in flight; at least one byte
+    {
+        e.shutdown_send(id)
+        } -> std::same_as<void>;  // FIN, after what was taken; not while one is in flight
     { e.close(id, close) } -> std::same_as<bool>;
-    { e.local_endpoint(id) } -> std::same_as<endpoint>;   // empty where the system does not know it (any more)
+    {
+        e.local_endpoint(id)
+        } -> std::same_as<endpoint>;  // empty where the system does not know it (any more)
     { e.remote_endpoint(id) } -> std::same_as<endpoint>;
 
-    // Time and waiting. now() is monotonic and never goes back. wait() delivers what is there, or waits until something
-    // is or the timeout (at least 0) has passed; it may return early with nothing.
+    // Time and waiting. now() is monotonic and never goes back. wait() delivers what is there, or
+    // waits until something is or the timeout (at least 0) has passed; it may return early with
+    // nothing.
     { fixed.now() } -> std::same_as<duration>;
-    { e.wake() } noexcept;
+    { e.wake() }
+    noexcept;
     { e.wait(timeout, sink) } -> std::same_as<void>;
 };
 

@@ -2,9 +2,10 @@
 #pragma once
 
 #if defined(__linux__)
-#include <tcp/engine/epoll/epoll_engine.hpp>
+#    include <tcp/engine/epoll/epoll_engine.hpp>
 #else
-#error "tcp-server runs on Linux. Other systems need an engine of their own: see tcp/engine/concept.hpp."
+#    error \
+        "tcp-server runs on Linux. Other systems need an engine of their own: see tcp/engine/concept.hpp."
 #endif
 
 namespace tcp::inline v0 {

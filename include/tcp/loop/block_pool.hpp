@@ -1,5 +1,6 @@
-// Memory for what waits: blocks of a few sizes, kept for the next one that waits. One pool for each loop, so that a
-// connection whose bytes wait now and then costs no allocation once the loop is warm.
+// Memory for what waits: blocks of a few sizes, kept for the next one that waits. One pool for each
+// loop, so that a connection whose bytes wait now and then costs no allocation once the loop is
+// warm.
 #pragma once
 
 #include <bit>

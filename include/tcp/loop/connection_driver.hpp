@@ -1,4 +1,5 @@
-// What happens to one connection: its events become hooks, and what its hooks asked for becomes operations.
+// What happens to one connection: its events become hooks, and what its hooks asked for becomes
+// operations.
 #pragma once
 
 #include <cerrno>
@@ -18,8 +19,8 @@
 
 namespace tcp::inline v0::detail {
 
-/// The half of a loop that deals with connections: every event ends in settle(), which carries out what is wanted.
-/// One thread only.
+/// The half of a loop that deals with connections: every event ends in settle(), which carries out
+/// what is wanted. One thread only.
 template <class Handler, class Engine>
 class connection_driver : public loop_context {
     using table = connection_table<Handler>;
@@ -84,7 +85,8 @@ public:
 
 protected:
     template <class Source, class... EngineArguments>
-    [[gnu::cold]] connection_driver(const options& settings, Source&& source, EngineArguments&&... arguments)
+    [[gnu::cold]] connection_driver(const options& settings, Source&& source,
+                                    EngineArguments&&... arguments)
         : settings_{settings},
           handlers_{std::forward<Source>(source)},
           engine_{settings, std::forward<EngineArguments>(arguments)...} {
@@ -92,7 +94,8 @@ protected:
     }
     [[gnu::cold]] ~connection_driver() = default;
 
-    /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is closed.
+    /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is
+    /// closed.
     [[gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
         slot_type* s = nullptr;
         try {
@@ -127,7 +130,8 @@ protected:
         return true;
     }
 
-    /// Looks after the connections that hooks of others touched. Those touched meanwhile have their turn next time.
+    /// Looks after the connections that hooks of others touched. Those touched meanwhile have their
+    /// turn next time.
     [[gnu::noinline]] void settle_touched() {
         if (touched_ones.empty()) return;
         touched_ones.push_back(end_of_turn_);
@@ -148,8 +152,8 @@ protected:
         });
     }
 
-    /// Ends the connections whose close deadline is not later than this. The deadlines are in order, as all connections
-    /// have the same close_timeout.
+    /// Ends the connections whose close deadline is not later than this. The deadlines are in
+    /// order, as all connections have the same close_timeout.
     [[gnu::cold]] void expire_closing(duration now) {
         while (!closing_ones_.empty()) {
             auto& s = static_cast<slot_type&>(*closing_ones_.front());
@@ -186,7 +190,8 @@ private:
 
     // ---- receiving ----
 
-    /// The usual way of a byte: shown where the engine received it, and what is sent of it sent from there.
+    /// The usual way of a byte: shown where the engine received it, and what is sent of it sent
+    /// from there.
     [[gnu::always_inline]] void show(slot_type& s, bytes data) {
         enter(s, data);
         const std::size_t taken = call_on_data(s, data);
@@ -256,7 +261,8 @@ private:
         s.limit_ = limit::receive;
     }
 
-    /// The peer's FIN (error 0), or the end of everything. The handler hears of it when it has seen all data.
+    /// The peer's FIN (error 0), or the end of everything. The handler hears of it when it has seen
+    /// all data.
     [[gnu::noinline]] void receiving_is_over(connection_id id, int error) {
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
@@ -280,8 +286,8 @@ private:
 
     // ---- sending ----
 
-    /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it leaves is owned by
-    /// the queue afterwards.
+    /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it
+    /// leaves is owned by the queue afterwards.
     [[gnu::noinline]] void flush(slot_type& s) {
         try {
             while ((s.flags_ & (holds_send | connection::abort_wanted)) == 0) {
@@ -313,7 +319,8 @@ private:
         lent = lent.subspan(outcome.taken - queued);
     }
 
-    /// Nothing can be sent any more. What the peer sent before is still delivered, and then the connection ends.
+    /// Nothing can be sent any more. What the peer sent before is still delivered, and then the
+    /// connection ends.
     [[gnu::cold]] void sending_failed(slot_type& s, int error) {
         if ((s.flags_ & connection::send_failed) != 0) return;
         if ((s.flags_ & ending) == 0 || !s.queue_.empty()) blame(s, error);
@@ -328,8 +335,8 @@ private:
 
     void blame(slot_type& s, int error) noexcept {
         s.errno_ = error;
-        s.reason_ = error == ECONNRESET || error == EPIPE ? closed_by::peer_reset
-                                                          : closed_by::system_error;
+        s.reason_ =
+            error == ECONNRESET || error == EPIPE ? closed_by::peer_reset : closed_by::system_error;
     }
 
     [[gnu::cold]] void threw(slot_type& s) noexcept {
@@ -352,8 +359,8 @@ private:
         leave();
     }
 
-    /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more, again and again: after
-    /// some rounds the others have their turn.
+    /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more,
+    /// again and again: after some rounds the others have their turn.
     [[gnu::noinline]] void settle(slot_type& s) {
         for (int round = 0; round != most_rounds; ++round) {
             if ((s.flags_ & connection::finished) != 0) return;

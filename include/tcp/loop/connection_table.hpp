@@ -10,7 +10,8 @@
 
 namespace tcp::inline v0::detail {
 
-/// Where a connection and its handler live. It stays where it is, so a hook may keep a reference until on_close.
+/// Where a connection and its handler live. It stays where it is, so a hook may keep a reference
+/// until on_close.
 template <class Handler>
 class slot final : public connection {
 public:
@@ -37,7 +38,8 @@ public:
         return s;
     }
 
-    /// Gives a slot back: its name is nobody's from now on. Its handler is destroyed already, and it is in no list.
+    /// Gives a slot back: its name is nobody's from now on. Its handler is destroyed already, and
+    /// it is in no list.
     void release(slot_type& s) noexcept {
         ++s.generation_;
         s.flags_ = 0;

@@ -1,4 +1,5 @@
-// One thread's driver: waits for the engine's events, accepts, keeps the deadlines, drains and stops.
+// One thread's driver: waits for the engine's events, accepts, keeps the deadlines, drains and
+// stops.
 #pragma once
 
 #include <atomic>
@@ -36,25 +37,26 @@ public:
 
     /// Accepts as many as come, from now on.
     void accept_many() {
-        if (over_ || draining_ || accepting_ == accepts::many || accepting_ == accepts::held) return;
+        if (over_ || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
+            return;
         accepting_ = accepts::many;
         arm_listeners();
     }
 
-    /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when the loop stopped
-    /// before one came.
+    /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when
+    /// the loop stopped before one came.
     [[gnu::cold]] bool accept_one(close_reason& how) {
         pause_listeners();
         accepting_ = accepts::one;
         this->watched_reason_ = &how;
         arm_listeners();
-        while (this->watched_reason_ != nullptr && turn(duration::max())) {
-        }
+        while (this->watched_reason_ != nullptr && turn(duration::max())) {}
         pause_listeners();
         return std::exchange(this->watched_reason_, nullptr) == nullptr;
     }
 
-    /// Waits at most so long for a batch of events and deals with it. False when the loop has stopped.
+    /// Waits at most so long for a batch of events and deals with it. False when the loop has
+    /// stopped.
     [[gnu::noinline]] bool turn(duration at_most) {
         if (!serving()) return false;
         const bool hurry = !this->touched_ones.empty();
@@ -108,8 +110,7 @@ private:
     enum class accepts : unsigned char { none, one, many, held };
 
     [[gnu::cold]] void arm_listeners() {
-        const accept_mode mode =
-            accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
+        const accept_mode mode = accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
         for (listener_id i = 0; i != listeners_; ++i) engine_.arm_accept(i, mode);
         accept_again_ = never;
     }

@@ -7,14 +7,16 @@
 
 namespace tcp::inline v0::detail {
 
-/// Owns a prototype or a factory. Making a handler is one indirect call for each accepted connection.
+/// Owns a prototype or a factory. Making a handler is one indirect call for each accepted
+/// connection.
 template <class Handler>
 class handler_source {
 public:
     /// From a prototype, which is copied, or from a callable that returns a Handler.
     template <class Source>
-        requires(!std::is_same_v<std::remove_cvref_t<Source>, handler_source>)
-    explicit handler_source(Source&& source) : state_{new std::decay_t<Source>(std::forward<Source>(source))} {
+    requires(!std::is_same_v<std::remove_cvref_t<Source>, handler_source>) explicit handler_source(
+        Source&& source)
+        : state_{new std::decay_t<Source>(std::forward<Source>(source))} {
         using state = std::decay_t<Source>;
         make_ = [](void* from, void* where) {
             if constexpr (std::is_same_v<state, Handler>)

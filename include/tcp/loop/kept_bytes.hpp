@@ -1,4 +1,5 @@
-// The received bytes that a handler has not taken yet, in one piece. A connection that keeps nothing owns no memory.
+// The received bytes that a handler has not taken yet, in one piece. A connection that keeps
+// nothing owns no memory.
 #pragma once
 
 #include <cstddef>
@@ -54,8 +55,8 @@ private:
     std::byte* storage() const noexcept { return reinterpret_cast<std::byte*>(header_ + 1); }
     std::size_t capacity() const noexcept { return header_->block - sizeof(header); }
 
-    // Moves to the front where at least half of the room was taken already, to a block of twice the size elsewhere:
-    // either way each byte moves a bounded number of times.
+    // Moves to the front where at least half of the room was taken already, to a block of twice the
+    // size elsewhere: either way each byte moves a bounded number of times.
     void make_room(block_pool& pool, std::size_t more) {
         const bytes before = view();
         if (!empty() && header_->begin >= capacity() / 2 && before.size() + more <= capacity()) {
@@ -65,8 +66,8 @@ private:
             return;
         }
         const std::size_t least = sizeof(header) + before.size() * 2 + more;
-        header* const larger = ::new (pool.allocate(least))
-            header{block_pool::block_size(least), 0, before.size()};
+        header* const larger =
+            ::new (pool.allocate(least)) header{block_pool::block_size(least), 0, before.size()};
         header* const old = header_;
         header_ = larger;
         if (old == nullptr) return;

@@ -27,8 +27,8 @@ public:
     virtual endpoint local_endpoint_of(const connection&) = 0;
     virtual endpoint remote_endpoint_of(const connection&) = 0;
 
-    /// Takes bytes of what the running hook was shown for sending from there. False when they lie elsewhere, or are not
-    /// the next ones.
+    /// Takes bytes of what the running hook was shown for sending from there. False when they lie
+    /// elsewhere, or are not the next ones.
     bool lend_first(bytes data) noexcept {
         if (!lent.empty() || !in_shown(data)) return false;
         lent = data;
@@ -43,8 +43,8 @@ public:
     block_pool pool;
     std::size_t send_queue_limit = 0;
 
-    // The connection whose hook is running, and what that hook was shown in the engine's buffer: what it sends from
-    // there is lent, not copied. `lent` comes behind the connection's queue.
+    // The connection whose hook is running, and what that hook was shown in the engine's buffer:
+    // what it sends from there is lent, not copied. `lent` comes behind the connection's queue.
     connection* current = nullptr;
     bytes shown;
     bytes lent;

@@ -1,5 +1,5 @@
-// Who keeps a loop alive: its server, and the call that is running it. A server may be destroyed inside a hook, or while
-// another thread runs it.
+// Who keeps a loop alive: its server, and the call that is running it. A server may be destroyed
+// inside a hook, or while another thread runs it.
 #pragma once
 
 #include <atomic>
@@ -34,8 +34,8 @@ public:
     loop_owner(const loop_owner&) = delete;
     loop_owner& operator=(const loop_owner&) = delete;
 
-    /// Stops a loop that is being run. In one of its own hooks it goes on to the end of the batch, without the server;
-    /// in another thread that end is waited for.
+    /// Stops a loop that is being run. In one of its own hooks it goes on to the end of the batch,
+    /// without the server; in another thread that end is waited for.
     ~loop_owner() {
         if (shared_->running.load(std::memory_order_acquire) != 0) {
             shared_->loop.stop();

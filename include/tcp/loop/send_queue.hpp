@@ -5,8 +5,9 @@
 //   [ first ] ──► [ second ] ──► ... ──► [ last ] ──┘     tail_ points at the last
 //    consume()                            append()
 //
-// A segment owns copied bytes (in its own block, the last one is filled up before another is taken), owns a string that
-// was moved in, or points at bytes that an engine lends until its send has finished. An empty queue owns nothing.
+// A segment owns copied bytes (in its own block, the last one is filled up before another is
+// taken), owns a string that was moved in, or points at bytes that an engine lends until its send
+// has finished. An empty queue owns nothing.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +37,7 @@ public:
         const std::size_t here = room < data.size() ? room : data.size();
         segment* more = nullptr;
         if (here < data.size()) {
-            more = make_segment(
-                pool, at_least(sizeof(segment) + data.size() - here));
+            more = make_segment(pool, at_least(sizeof(segment) + data.size() - here));
             more->fill(data.subspan(here));
         }
         if (here != 0) tail_->fill(data.first(here));

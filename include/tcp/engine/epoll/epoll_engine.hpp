@@ -1,16 +1,18 @@
 // Input and output of one loop with epoll(7), edge-triggered.
 //
-// A descriptor is registered once, for everything, and never changed: pausing is a flag here. An edge says "something
-// came since you last looked", so the engine remembers that there is something to read until a receive has emptied the
-// socket. A connection that was not emptied waits in a list for its next turn: one that floods gets one buffer a turn.
+// A descriptor is registered once, for everything, and never changed: pausing is a flag here. An
+// edge says "something came since you last looked", so the engine remembers that there is something
+// to read until a receive has emptied the socket. A connection that was not emptied waits in a list
+// for its next turn: one that floods gets one buffer a turn.
 //
 //   edge ──► readable ──► recv(): the whole buffer ──► still readable, to the end of the list
 //                          │      less than that   ──► emptied: wait for the next edge
 //                          │      0                ──► ended      (FIN)
 //                          └─     error            ──► failed
 //
-// Less than the buffer means emptied, as epoll(7) says; but after a FIN, an error or urgent data (recv stops in front of
-// it, tcp(7)), and on a unix-domain socket (recv stops at passed descriptors, unix(7)), only EAGAIN does.
+// Less than the buffer means emptied, as epoll(7) says; but after a FIN, an error or urgent data
+// (recv stops in front of it, tcp(7)), and on a unix-domain socket (recv stops at passed
+// descriptors, unix(7)), only EAGAIN does.
 #pragma once
 
 #include <sys/uio.h>
@@ -36,7 +38,8 @@ class epoll_engine {
 public:
     static constexpr const char* name = "epoll";
 
-    /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no memory.
+    /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no
+    /// memory.
     [[gnu::cold]] explicit epoll_engine(const options& settings)
         : settings_{settings}, buffer_{new std::byte[settings.receive_buffer]} {}
     epoll_engine(const epoll_engine&) = delete;
@@ -66,7 +69,8 @@ public:
     [[gnu::cold]] void arm_accept(listener_id id, accept_mode mode) {
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
-        if (!std::exchange(l.armed, true)) set_.add(l.socket.get(), EPOLLIN, key_of({listener_slot, id}));
+        if (!std::exchange(l.armed, true))
+            set_.add(l.socket.get(), EPOLLIN, key_of({listener_slot, id}));
     }
 
     void pause_accept(listener_id id) {
@@ -87,7 +91,8 @@ public:
         int error = 0;
         try {
             states_.grow_to(id.slot);
-            error = set_.add(socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, key_of(id));
+            error =
+                set_.add(socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, key_of(id));
         } catch (const std::bad_alloc&) {
             error = ENOMEM;
         }
@@ -237,8 +242,8 @@ private:
         if ((events & EPOLLERR) != 0 && is(c, id) && c.has(over)) sink.failed(id, error_of(c.fd));
     }
 
-    /// In wait() this is compiled into the loop over the events, down to the handler and the send: a call in between
-    /// would cost a tenth of the instructions of an echo.
+    /// In wait() this is compiled into the loop over the events, down to the handler and the send:
+    /// a call in between would cost a tenth of the instructions of an echo.
     template <class Sink>
     [[gnu::always_inline]] void receive(connection_id id, state& c, Sink& sink) {
         const ssize_t n = ::recv(c.fd, buffer_, settings_.receive_buffer, 0);
@@ -321,7 +326,8 @@ private:
         if (most < most_accepts) listeners_[id].at_once = most * 2;
     }
 
-    [[gnu::noinline]] static ssize_t send_many(int fd, std::span<const bytes> pieces, std::size_t& wanted) {
+    [[gnu::noinline]] static ssize_t send_many(int fd, std::span<const bytes> pieces,
+                                               std::size_t& wanted) {
         iovec vector[most_pieces];
         const std::size_t count = pieces.size() < most_pieces ? pieces.size() : most_pieces;
         wanted = 0;

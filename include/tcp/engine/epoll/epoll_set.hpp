@@ -38,8 +38,8 @@ public:
 
     void remove(int fd) noexcept { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
 
-    /// How many events there are; none after a signal. epoll_wait(2) counts in milliseconds: rounded up, so that no
-    /// deadline is early.
+    /// How many events there are; none after a signal. epoll_wait(2) counts in milliseconds:
+    /// rounded up, so that no deadline is early.
     template <int Most>
     int wait(epoll_event (&events)[Most], duration timeout) noexcept {
         constexpr std::int64_t unit = 1'000'000;

@@ -1,0 +1,225 @@
+// The load that all measuring uses: a closed loop over N connections, each with up to K messages of
+// S bytes in flight, every echoed byte compared. One thread, epoll.
+//
+// What a connection sends is one pseudo-random pattern over and over, begun at a place of its own,
+// so that one memcmp finds a byte that is lost, doubled, out of order or another connection's:
+//
+//     pattern:  [ period: 65521 random bytes | the same again, so that any piece is contiguous ]
+//     connection i sends as byte number p: pattern[(i * 7919 + p) % period]
+//
+// All connections share the pattern and one receive buffer: a connection costs its positions, and
+// memory does not grow with the size of the messages. Of what is in flight at most 1 GiB is out at
+// a time (1,000 connections × 1 MiB × 16 would be 16 GiB, far beyond what the kernel gives to TCP);
+// the rest waits its turn in the client, which counts as a part of its latency.
+#pragma once
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <random>
+
+#include "latencies.hpp"
+#include "process.hpp"
+
+namespace bench {
+
+struct shape {
+    std::size_t connections = 1;
+    std::size_t message = 64;  // bytes
+    std::size_t in_flight = 1;
+};
+
+struct round_result {
+    std::uint64_t messages = 0;
+    std::int64_t nanoseconds = 0;
+};
+
+inline std::int64_t now_nanoseconds() noexcept {
+    timespec time{};
+    ::clock_gettime(CLOCK_MONOTONIC, &time);
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+/// Connections to one server on 127.0.0.1, kept open over any number of rounds.
+class load {
+public:
+    load(std::uint16_t port, shape wanted)
+        : shape_(wanted),
+          connections_(wanted.connections),
+          granted_at_(wanted.connections * wanted.in_flight) {
+        std::mt19937 random(20240501);
+        for (std::size_t i = 0; i < pattern_.size(); ++i)
+            pattern_[i] = i < period ? static_cast<char>(random()) : pattern_[i - period];
+        epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+        if (epoll_ < 0) fail("epoll_create1");
+        for (std::size_t i = 0; i < connections_.size(); ++i) connect(i, port);
+    }
+
+    load(const load&) = delete;
+    load& operator=(const load&) = delete;
+    ~load() {
+        for (const connection& each : connections_)
+            if (each.socket >= 0) ::close(each.socket);
+        ::close(epoll_);
+    }
+
+    /// Sends for so long, then lets what was begun come back: between rounds the server has nothing
+    /// to do. The time in the result includes that. Throws when a byte is wrong, the server closes,
+    /// or nothing moves for 10 s.
+    round_result run(std::chrono::nanoseconds length, latencies& into) {
+        const std::int64_t start = now_nanoseconds();
+        const std::int64_t end = start + length.count();
+        into_ = &into;
+        messages_ = 0;
+        granting_ = true;
+        for (std::size_t i = 0; i < connections_.size(); ++i) {
+            grant(i, shape_.in_flight, now_nanoseconds());
+            send_granted(i);
+        }
+        epoll_event events[256];
+        while (outstanding_ > 0) {
+            const int count = ::epoll_wait(epoll_, events, 256, 10'000);
+            if (count == 0) throw std::runtime_error("the server did not answer for 10 s");
+            if (count < 0 && errno != EINTR) fail("epoll_wait");
+            for (int i = 0; i < count; ++i) {
+                const std::int64_t now = now_nanoseconds();
+                if (granting_ && now >= end) revoke();
+                connection& peer = connections_[events[i].data.u64];
+                if ((events[i].events & EPOLLOUT) != 0) peer.blocked = false;
+                serve(events[i].data.u64, now);
+            }
+        }
+        return {messages_, now_nanoseconds() - start};
+    }
+
+private:
+    static constexpr std::size_t period = 65'521;
+    static constexpr std::size_t piece = 262'144;  // the most that one system call moves
+    static constexpr std::size_t most_out = 1'073'741'824;
+
+    struct connection {
+        int socket = -1;
+        bool blocked = false;       // the socket takes no more until the next event
+        std::uint64_t granted = 0;  // bytes that may have been sent by now
+        std::uint64_t sent = 0;
+        std::uint64_t received = 0;
+    };
+
+    void connect(std::size_t i, std::uint16_t port) {
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(port);
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (socket < 0) fail("socket");
+        connections_[i].socket = socket;
+        if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+            fail("connect");
+        const int on = 1;
+        ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        ::fcntl(socket, F_SETFL, O_NONBLOCK);
+        // Edge-triggered: one registration for the connection's life, no event handled twice.
+        epoll_event event{};
+        event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+        event.data.u64 = i;
+        if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket, &event) != 0) fail("epoll_ctl");
+    }
+
+    const char* expected(std::size_t i, std::uint64_t position) const noexcept {
+        return pattern_.data() + (i * 7919 + position) % period;
+    }
+
+    void grant(std::size_t i, std::size_t messages, std::int64_t now) noexcept {
+        connection& peer = connections_[i];
+        for (std::size_t m = 0; m < messages; ++m) {
+            granted_at_[i * shape_.in_flight + peer.granted / shape_.message % shape_.in_flight] =
+                now;
+            peer.granted += shape_.message;
+        }
+        outstanding_ += messages;
+    }
+
+    /// Takes back the messages of which no byte has been sent.
+    void revoke() noexcept {
+        granting_ = false;
+        for (connection& peer : connections_) {
+            const std::uint64_t begun = (peer.sent + shape_.message - 1) / shape_.message;
+            outstanding_ -= peer.granted / shape_.message - begun;
+            peer.granted = begun * shape_.message;
+        }
+    }
+
+    void serve(std::size_t i, std::int64_t now) {
+        connection& peer = connections_[i];
+        for (;;) {
+            const ssize_t count = ::recv(peer.socket, buffer_.data(), buffer_.size(), 0);
+            if (count < 0 && errno == EINTR) continue;
+            if (count < 0 && errno == EAGAIN) break;
+            if (count < 0) fail("recv");
+            if (count == 0) throw std::runtime_error("the server closed a connection");
+            check(i, static_cast<std::size_t>(count));
+            finish(i, static_cast<std::size_t>(count), now);
+            if (static_cast<std::size_t>(count) < buffer_.size())
+                break;  // drained: what comes next is a new edge
+        }
+        send_granted(i);
+    }
+
+    void check(std::size_t i, std::size_t count) const {
+        const connection& peer = connections_[i];
+        if (peer.received + count > peer.sent ||
+            std::memcmp(buffer_.data(), expected(i, peer.received), count) != 0)
+            throw std::runtime_error("connection " + std::to_string(i) +
+                                     " got back other bytes than it sent, after " +
+                                     std::to_string(peer.received));
+    }
+
+    void finish(std::size_t i, std::size_t count, std::int64_t now) noexcept {
+        connection& peer = connections_[i];
+        const std::uint64_t before = peer.received / shape_.message;
+        peer.received += count;
+        const std::uint64_t after = peer.received / shape_.message;
+        for (std::uint64_t m = before; m < after; ++m)
+            into_->record(now - granted_at_[i * shape_.in_flight + m % shape_.in_flight]);
+        messages_ += after - before;
+        outstanding_ -= after - before;
+        if (granting_) grant(i, after - before, now);
+    }
+
+    void send_granted(std::size_t i) {
+        connection& peer = connections_[i];
+        while (!peer.blocked) {
+            const std::uint64_t room = window_ - (peer.sent - peer.received);
+            const std::size_t length = std::min({peer.granted - peer.sent, room, piece});
+            if (length == 0) return;
+            const ssize_t count = ::send(peer.socket, expected(i, peer.sent), length, MSG_NOSIGNAL);
+            if (count >= 0)
+                peer.sent += static_cast<std::uint64_t>(count);
+            else if (errno == EAGAIN)
+                peer.blocked = true;
+            else if (errno != EINTR)
+                fail("send");
+        }
+    }
+
+    shape shape_;
+    std::uint64_t window_ = most_out / shape_.connections;  // for a connection
+    std::vector<connection> connections_;
+    std::vector<std::int64_t>
+        granted_at_;  // of each message in flight, connection after connection
+    std::vector<char> pattern_ = std::vector<char>(period + piece);
+    std::vector<char> buffer_ = std::vector<char>(piece);
+    latencies* into_ = nullptr;
+    std::uint64_t messages_ = 0;
+    std::uint64_t outstanding_ = 0;
+    bool granting_ = false;
+    int epoll_ = -1;
+};
+
+}  // namespace bench

@@ -1,0 +1,10 @@
+// expect: tcp::server: Handler's on_data cannot be called as it will be; write, in its public part,
+// void on_data(tcp::connection& peer, tcp::bytes data), or return a std::size_t that says how many
+// bytes were taken.
+#include <tcp/server.hpp>
+
+struct judge {
+    bool on_data(tcp::connection&, tcp::bytes data) { return data.size() > 1; }
+};
+
+void serve() { tcp::server<judge> server; }

@@ -1,0 +1,2 @@
+// Answered by a second translation unit that includes the whole library too.
+int version();
