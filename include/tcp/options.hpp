@@ -26,7 +26,7 @@ struct options {
 
     /// The most that one on_data is shown of a connection before others have their turn. One such
     /// buffer serves all connections of a loop.
-    std::size_t receive_buffer = 64 * 1024;
+    std::size_t receive_buffer = 256 * 1024;
 
     /// How long close() waits for the queue to be sent and the peer to finish.
     duration close_timeout = duration::milliseconds(5'000);

@@ -304,7 +304,7 @@ private:
     }
 
     /// What the engine said of a send of the queue and then of what is lent. Throws std::bad_alloc.
-    [[gnu::noinline]] void heed(slot_type& s, const send_outcome& outcome) {
+    [[gnu::noinline]] void heed(slot_type& s, send_outcome outcome) {
         if (outcome.is == send_outcome::state::failed) return sending_failed(s, outcome.error);
         if (outcome.is == send_outcome::state::in_flight) {
             s.flags_ |= connection::send_in_flight;

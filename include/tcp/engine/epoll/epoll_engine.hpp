@@ -123,19 +123,12 @@ public:
     }
 
     send_outcome send(connection_id id, std::span<const bytes> pieces) {
-        const int fd = states_[id.slot].fd;
-        std::size_t wanted = pieces[0].size();
-        ssize_t n = 0;
-        do {
-            n = pieces.size() == 1 ? ::send(fd, pieces[0].data(), wanted, MSG_NOSIGNAL)
-                                   : send_many(fd, pieces, wanted);
-        } while (n < 0 && errno == EINTR);
-        if (n >= 0 && static_cast<std::size_t>(n) == wanted) [[likely]]
-            return {.taken = wanted};
-        if (n < 0 && errno != EAGAIN) return {send_outcome::state::failed, errno, 0};
-        if (n == most_of_one_call) return {.taken = static_cast<std::size_t>(n)};
-        states_[id.slot].flags |= blocked;
-        return {send_outcome::state::blocked, 0, n < 0 ? 0 : static_cast<std::size_t>(n)};
+        state& c = states_[id.slot];
+        if (pieces.size() != 1) return send_many(c, pieces);
+        const ssize_t n = ::send(c.fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);
+        if (n == static_cast<ssize_t>(pieces[0].size())) [[likely]]
+            return {.taken = pieces[0].size()};
+        return fell_short(c, n);
     }
 
     void shutdown_send(connection_id id) { ::shutdown(states_[id.slot].fd, SHUT_WR); }
@@ -215,7 +208,6 @@ private:
     static constexpr std::uint32_t listener_slot = none;
     static constexpr int most_events = 512;
     static constexpr int most_accepts = 64;
-    static constexpr ssize_t most_of_one_call = 0x7ffff000;  // sendmsg(2): MAX_RW_COUNT
 
     static constexpr std::uint64_t key_of(connection_id id) noexcept {
         return std::uint64_t{id.generation} << 32 | id.slot;
@@ -250,10 +242,8 @@ private:
         if (n <= 0) [[unlikely]]
             return received_nothing(id, c, n, sink);
         const std::size_t size = static_cast<std::size_t>(n);
-        if (size == settings_.receive_buffer || c.has(doubtful)) [[unlikely]]
-            wait_for_turn(id.slot, c);
-        else
-            c.clear(readable);
+        if (size == settings_.receive_buffer || c.flags != receiving) [[unlikely]]
+            not_just_emptied(id.slot, c, size);
         sink.received(id, {buffer_, size});
     }
 
@@ -278,7 +268,14 @@ private:
             sink.failed(id, errno);
     }
 
-    [[gnu::noinline]] void wait_for_turn(std::uint32_t slot, state& c) noexcept {
+    [[gnu::noinline]] void not_just_emptied(std::uint32_t slot, state& c, std::size_t size) {
+        if (size == settings_.receive_buffer || c.has(doubtful))
+            wait_for_turn(slot, c);
+        else
+            c.clear(readable);
+    }
+
+    void wait_for_turn(std::uint32_t slot, state& c) noexcept {
         c.flags |= readable;
         if (c.has(in_list)) return;
         c.flags |= in_list;
@@ -326,21 +323,35 @@ private:
         if (most < most_accepts) listeners_[id].at_once = most * 2;
     }
 
-    [[gnu::noinline]] static ssize_t send_many(int fd, std::span<const bytes> pieces,
-                                               std::size_t& wanted) {
-        iovec vector[most_pieces];
-        const std::size_t count = pieces.size() < most_pieces ? pieces.size() : most_pieces;
-        wanted = 0;
-        for (std::size_t i = 0; i != count; ++i) {
-            vector[i] = {const_cast<std::byte*>(pieces[i].data()), pieces[i].size()};
-            wanted += pieces[i].size();
+    [[gnu::noinline]] static send_outcome send_many(state& c, std::span<const bytes> pieces) {
+        constexpr std::size_t most = 64;
+        iovec vector[most];
+        std::size_t count = 0;
+        ssize_t wanted = 0;
+        for (const bytes piece : pieces.first(pieces.size() < most ? pieces.size() : most)) {
+            vector[count++] = {const_cast<std::byte*>(piece.data()), piece.size()};
+            wanted += static_cast<ssize_t>(piece.size());
         }
         msghdr message{};
         message.msg_iov = vector;
         message.msg_iovlen = count;
-        return ::sendmsg(fd, &message, MSG_NOSIGNAL);
+        const ssize_t n = ::sendmsg(c.fd, &message, MSG_NOSIGNAL);
+        if (n == wanted) return {.taken = static_cast<std::size_t>(n)};
+        return fell_short(c, n);
     }
-    static constexpr std::size_t most_pieces = 64;
+
+    /// The system took fewer bytes than there were, or none: it has no room, as epoll(7) says, and an edge will come;
+    /// unless that was all that one call takes, or a signal came between.
+    [[gnu::noinline]] static send_outcome fell_short(state& c, ssize_t n) {
+        constexpr ssize_t most_of_one_call = 0x7ffff000;  // sendmsg(2), NOTES of write(2)
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return {send_outcome::state::failed, errno, 0};
+        const bool again = n < 0 ? errno == EINTR : n == most_of_one_call;
+        const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
+        if (again) return {.taken = taken};
+        c.flags |= blocked;
+        return {send_outcome::state::blocked, 0, taken};
+    }
 
     static void reset_on_close(int socket) noexcept {
         const linger now{.l_onoff = 1, .l_linger = 0};  // socket(7), SO_LINGER
