@@ -117,7 +117,7 @@ private:
         address.sin_port = htons(port);
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (socket < 0) fail("socket");
+        if (socket < 0) fail("socket (`ulimit -n` may be too low)");
         connections_[i].socket = socket;
         if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
             fail("connect");

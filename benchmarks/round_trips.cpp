@@ -87,6 +87,7 @@ struct comparison {
     double throughput_ratio = 0;
     double best_ratio = 0;
     double cpu_ratio = 0;
+    bool failed() const noexcept { return cpu_ratio == 0; }
 };
 
 constexpr double throughput_target = 0.97;
@@ -136,12 +137,11 @@ void print_summary(const std::vector<comparison>& results) {
         "CPU (of the least) <= %.2f\n%-36s %11s %11s %11s\n",
         throughput_target, cpu_target, "load", "throughput", "best round", "CPU");
     for (const comparison& one : results) {
-        const bool failed = one.cpu_ratio == 0;
         const bool reached =
             one.throughput_ratio >= throughput_target && one.cpu_ratio <= cpu_target;
         std::printf("%-36s %11.3f %11.3f %11.3f  %s\n", one.name.c_str(), one.throughput_ratio,
                     one.best_ratio, one.cpu_ratio,
-                    failed            ? "did not run"
+                    one.failed()      ? "did not run"
                     : !one.has_target ? ""
                     : reached         ? "reached"
                                       : "NOT reached");
@@ -202,7 +202,8 @@ int main(int argc, char** argv) {
                     ->UseManualTime()
                     ->Unit(benchmark::kMicrosecond);
             }
-    benchmark::RunSpecifiedBenchmarks();
+    if (benchmark::RunSpecifiedBenchmarks() == 0) return 2;
     benchmark::Shutdown();
     if (!results.empty()) print_summary(results);
+    return std::any_of(results.begin(), results.end(), [](auto& one) { return one.failed(); }) * 2;
 }

@@ -25,7 +25,7 @@ inline constexpr std::size_t closed_by_count = 10;
 /// Which deadline passed.
 enum class deadline : unsigned char {
     none,
-    close,  // options::close_timeout, after close()
+    close,  // options::close_timeout, with something still unsent
 };
 
 /// Which limit was reached.

@@ -26,6 +26,8 @@ namespace tcp::inline v0 {
 namespace detail {
 template <class Handler, class Engine>
 class connection_driver;
+template <class Engine>
+class connection_io;
 template <class Handler>
 class connection_table;
 }  // namespace detail
@@ -120,6 +122,8 @@ protected:
 private:
     template <class Handler, class Engine>
     friend class detail::connection_driver;
+    template <class Engine>
+    friend class detail::connection_io;
     template <class Handler>
     friend class detail::connection_table;
 

@@ -139,7 +139,7 @@ namespace detail {
 // Every sentence about handlers stands here. Behind it the failing call is instantiated, so that
 // the compiler prints the true cause as well.
 template <class H>
-void check_handler() {
+consteval bool check_handler() {
     static_assert(std::is_class_v<H>,
                   "tcp::server: Handler is a class with hooks; write struct my_handler { void "
                   "on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); } };");
@@ -211,6 +211,25 @@ void check_handler() {
         using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_close(
             std::declval<connection&>(), std::declval<const close_reason&>()));
     }
+    return true;
+}
+
+template <class H>
+H default_handler() {
+    static_assert(std::default_initializable<H>,
+                  "tcp::server: Handler cannot be made without arguments; give the server a prototype, as in "
+                  "tcp::server server{my_handler{42}}, or a factory, as in tcp::server<my_handler> server{[] { return "
+                  "my_handler{42}; }}.");
+    return H();
+}
+
+// A handler that can be copied for each connection.
+template <class H>
+H&& prototype(H&& handler) {
+    static_assert(std::copy_constructible<H>,
+                  "tcp::server: each connection gets a copy of the prototype, and Handler cannot be copied; give "
+                  "the server a factory instead: tcp::server<my_handler> server{[] { return my_handler{}; }};");
+    return static_cast<H&&>(handler);
 }
 
 }  // namespace detail

@@ -40,38 +40,34 @@ class server {
         "tcp::server: Engine does not model tcp::engine; tcp/engine/concept.hpp says what one has. "
         "Leave the parameter out for the engine of this system.");
 
+    static_assert(detail::check_handler<Handler>());
+
 public:
     /// The queue of connections that wait for accept, unless listen() is told otherwise. The system
     /// may cap it (net.core.somaxconn).
     static constexpr int default_backlog = 4096;
 
-    /// A server with default-made handlers. Throws std::system_error for options that contradict
-    /// each other (error::bad_options) and when there are no descriptors.
-    server() requires std::default_initializable<Handler> : server(Handler{}) {}
-    explicit server(const options& settings) requires std::default_initializable<Handler>
-        : server(Handler{}, settings) {}
+    /// A server with default-made handlers. Throws std::system_error for options that contradict each
+    /// other (error::bad_options) and when there are no descriptors.
+    server() : server(detail::default_handler<Handler>()) {}
+    explicit server(const options& settings)
+        : server(detail::default_handler<Handler>(), settings) {}
 
-    /// Each accepted connection gets a copy of the prototype. What all connections share is what
-    /// the prototype points to. More arguments are the engine's: a simulation.
+    /// Each accepted connection gets a copy of the prototype. What all connections share is what the
+    /// prototype points to. More arguments are the engine's: a simulation.
     template <class... EngineArguments>
     explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
-        : loop_{std::in_place, checked(settings), std::move(prototype),
-                std::forward<EngineArguments>(arguments)...} {
-        static_assert(std::copy_constructible<Handler>,
-                      "tcp::server: each connection gets a copy of the prototype, and Handler "
-                      "cannot be copied; give "
-                      "the server a factory instead: tcp::server<my_handler> server{[] { return "
-                      "my_handler{}; }};");
-    }
+        : loop_{std::in_place, detail::checked(settings),
+                detail::prototype<Handler>(std::move(prototype)),
+                std::forward<EngineArguments>(arguments)...} {}
 
     /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
     /// once for each.
     template <class Factory, class... EngineArguments>
-    requires(std::is_invocable_r_v<Handler, Factory&> &&
-             !std::convertible_to<Factory, Handler>) explicit server(Factory factory,
-                                                                     const options& settings = {},
-                                                                     EngineArguments&&... arguments)
-        : loop_{std::in_place, checked(settings), std::move(factory),
+        requires(std::is_invocable_r_v<Handler, Factory&> &&
+                 !std::convertible_to<Factory, Handler>)
+    explicit server(Factory factory, const options& settings = {}, EngineArguments&&... arguments)
+        : loop_{std::in_place, detail::checked(settings), std::move(factory),
                 std::forward<EngineArguments>(arguments)...} {}
 
     server(const server&) = delete;
@@ -93,6 +89,8 @@ public:
         if (failure) detail::fail(failure, explain_bind(where, failure));
         return bound;
     }
+    endpoint bind(int port) { return bind(endpoint{port}); }
+    endpoint bind(int port, std::error_code& failure) { return bind(endpoint{port}, failure); }
     endpoint bind(const endpoint& where, std::error_code& failure) {
         if (!may_bind(failure)) return {};
         const endpoint bound = loop_->engine().bind(where, failure);
@@ -212,12 +210,6 @@ private:
     using owner = detail::loop_owner<loop>;
     using turn = typename owner::turn;
 
-    static const options& checked(const options& settings) {
-        detail::check_handler<Handler>();
-        detail::check_options(settings);
-        return settings;
-    }
-
     template <class F>
     static auto thrown_if_failed(F call) {
         std::error_code failure;
@@ -282,5 +274,9 @@ private:
     std::size_t bound_count_ = 0;
     bool listening_ = false;
 };
+
+/// tcp::server server{my_handler{...}};
+template <class Handler, class... Rest>
+server(Handler, Rest&&...) -> server<Handler>;
 
 }  // namespace tcp::inline v0

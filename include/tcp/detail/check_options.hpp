@@ -10,8 +10,8 @@
 
 namespace tcp::inline v0::detail {
 
-/// Throws std::system_error (error::bad_options).
-[[gnu::cold]] inline void check_options(const options& o) {
+/// The same options. Throws std::system_error (error::bad_options).
+[[gnu::cold]] inline const options& checked(const options& o) {
     const auto refuse = [](const std::string& text) { fail(error::bad_options, text); };
     if (o.low_mark > o.high_mark)
         refuse(
@@ -25,6 +25,7 @@ namespace tcp::inline v0::detail {
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
     if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
         refuse("a kernel buffer has a negative size; give 0 to let the kernel choose");
+    return o;
 }
 
 }  // namespace tcp::inline v0::detail

@@ -11,10 +11,9 @@
 #include <tcp/connection.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/handler.hpp>
+#include <tcp/loop/connection_io.hpp>
 #include <tcp/loop/connection_table.hpp>
 #include <tcp/loop/handler_source.hpp>
-#include <tcp/loop/loop_context.hpp>
-#include <tcp/loop/loop_counters.hpp>
 #include <tcp/options.hpp>
 
 namespace tcp::inline v0::detail {
@@ -22,9 +21,34 @@ namespace tcp::inline v0::detail {
 /// The half of a loop that deals with connections: every event ends in settle(), which carries out
 /// what is wanted. One thread only.
 template <class Handler, class Engine>
-class connection_driver : public loop_context {
+class connection_driver : public connection_io<Engine> {
+    using base = connection_io<Engine>;
     using table = connection_table<Handler>;
     using slot_type = slot<Handler>;
+
+protected:
+    using base::arm;
+    using base::arriving_;
+    using base::both_sides_done;
+    using base::broken;
+    using base::closing_ones_;
+    using base::counters_;
+    using base::current;
+    using base::ending;
+    using base::engine_;
+    using base::enter;
+    using base::flush;
+    using base::heed_first;
+    using base::holds_data;
+    using base::id_of;
+    using base::leave;
+    using base::lent;
+    using base::paused;
+    using base::pool;
+    using base::sending_failed;
+    using base::settings_;
+    using base::threw;
+    using base::touched_ones;
 
 public:
     // ---- events of the engine ----
@@ -73,25 +97,12 @@ public:
         release(*s);
     }
 
-    // ---- what a connection asks ----
-
-    endpoint local_endpoint_of(const connection& c) override {
-        return engine_.local_endpoint(table::id_of(c));
-    }
-    endpoint remote_endpoint_of(const connection& c) override {
-        if (&c == current && arriving_ != nullptr) return *arriving_;
-        return engine_.remote_endpoint(table::id_of(c));
-    }
-
 protected:
     template <class Source, class... EngineArguments>
     [[gnu::cold]] connection_driver(const options& settings, Source&& source,
                                     EngineArguments&&... arguments)
-        : settings_{settings},
-          handlers_{std::forward<Source>(source)},
-          engine_{settings, std::forward<EngineArguments>(arguments)...} {
-        send_queue_limit = settings.send_queue_limit;
-    }
+        : base{settings, std::forward<EngineArguments>(arguments)...},
+          handlers_{std::forward<Source>(source)} {}
     [[gnu::cold]] ~connection_driver() = default;
 
     /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is
@@ -106,7 +117,7 @@ protected:
             if (s != nullptr) table_.release(*s);
             return false;
         }
-        const connection_id id = table::id_of(*s);
+        const connection_id id = id_of(*s);
         if (engine_.open(id, socket) != 0) {
             s->handler.~Handler();
             table_.release(*s);
@@ -158,21 +169,11 @@ protected:
         while (!closing_ones_.empty()) {
             auto& s = static_cast<slot_type&>(*closing_ones_.front());
             if (duration::nanoseconds(s.close_deadline_) > now) return;
-            s.reason_ = closed_by::deadline;
+            // With all sent and FIN behind it, only the peer's own end is missing: that is no failure.
+            if (!s.queue_.empty()) s.reason_ = closed_by::deadline;
             finish(s);
         }
     }
-    bool closing_any() const noexcept { return !closing_ones_.empty(); }
-    duration next_close_deadline() const noexcept {
-        return duration::nanoseconds(
-            static_cast<const slot_type&>(*closing_ones_.front()).close_deadline_);
-    }
-
-    options settings_;
-    handler_source<Handler> handlers_;
-    table table_;
-    Engine engine_;
-    loop_counters counters_;
     std::size_t reaping_ = 0;  // connections whose closed event is still to come
 
     // Of accept(): the connection to watch, and where to say how it ended.
@@ -180,14 +181,6 @@ protected:
     close_reason* watched_reason_ = nullptr;
 
 private:
-    static constexpr std::uint32_t paused = connection::user_paused | connection::mark_paused;
-    static constexpr std::uint32_t ending =
-        connection::close_wanted | connection::abort_wanted | connection::finished;
-    static constexpr std::uint32_t holds_data = paused | ending | connection::show_kept;
-    static constexpr std::uint32_t holds_send = connection::send_blocked |
-                                                connection::send_in_flight |
-                                                connection::send_failed | connection::fin_sent;
-
     // ---- receiving ----
 
     /// The usual way of a byte: shown where the engine received it, and what is sent of it sent
@@ -199,13 +192,13 @@ private:
             keep(s, data.subspan(taken));
         if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
             if (lent.empty()) return leave();
-            const send_outcome outcome = engine_.send(table::id_of(s), {&lent, 1});
+            const send_outcome outcome = engine_.send(id_of(s), {&lent, 1});
             if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
                 [[likely]] {
                 counters_.bytes_sent.add(outcome.taken);
                 return leave();
             }
-            heed(s, outcome);
+            heed_first(s, outcome);
         }
         settle(s);
         leave();
@@ -284,74 +277,7 @@ private:
         }
     }
 
-    // ---- sending ----
-
-    /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it
-    /// leaves is owned by the queue afterwards.
-    [[gnu::noinline]] void flush(slot_type& s) {
-        try {
-            while ((s.flags_ & (holds_send | connection::abort_wanted)) == 0) {
-                bytes pieces[most_pieces];
-                std::size_t count = s.queue_.gather({pieces, most_pieces - 1});
-                if (!lent.empty() && count < most_pieces - 1) pieces[count++] = lent;
-                if (count == 0) return;
-                heed(s, engine_.send(table::id_of(s), {pieces, count}));
-            }
-            s.own_lent();
-        } catch (const std::bad_alloc&) {
-            broken(s, ENOMEM);
-        }
-    }
-
-    /// What the engine said of a send of the queue and then of what is lent. Throws std::bad_alloc.
-    [[gnu::noinline]] void heed(slot_type& s, send_outcome outcome) {
-        if (outcome.is == send_outcome::state::failed) return sending_failed(s, outcome.error);
-        if (outcome.is == send_outcome::state::in_flight) {
-            s.flags_ |= connection::send_in_flight;
-            if (!lent.empty()) s.queue_.append_lent(pool, std::exchange(lent, bytes{}));
-            return;
-        }
-        if (outcome.is == send_outcome::state::blocked) s.flags_ |= connection::send_blocked;
-        counters_.bytes_sent.add(outcome.taken);
-        const std::size_t queued =
-            outcome.taken < s.queue_.size() ? outcome.taken : s.queue_.size();
-        s.queue_.consume(pool, queued);
-        lent = lent.subspan(outcome.taken - queued);
-    }
-
-    /// Nothing can be sent any more. What the peer sent before is still delivered, and then the
-    /// connection ends.
-    [[gnu::cold]] void sending_failed(slot_type& s, int error) {
-        if ((s.flags_ & connection::send_failed) != 0) return;
-        if ((s.flags_ & ending) == 0 || !s.queue_.empty()) blame(s, error);
-        s.flags_ |= connection::send_failed;
-    }
-
-    /// The connection cannot go on.
-    [[gnu::cold]] void broken(slot_type& s, int error) {
-        if ((s.flags_ & (ending | connection::send_failed)) == 0) blame(s, error);
-        s.flags_ |= connection::abort_wanted;
-    }
-
-    void blame(slot_type& s, int error) noexcept {
-        s.errno_ = error;
-        s.reason_ =
-            error == ECONNRESET || error == EPIPE ? closed_by::peer_reset : closed_by::system_error;
-    }
-
-    [[gnu::cold]] void threw(slot_type& s) noexcept {
-        lent = {};
-        s.end(closed_by::handler_threw, connection::abort_wanted);
-    }
-
     // ---- carrying out ----
-
-    void enter(slot_type& s, bytes data) noexcept {
-        current = &s;
-        shown = data;
-        lent = {};
-    }
-    void leave() noexcept { current = nullptr; }
 
     [[gnu::noinline]] void settle_alone(slot_type& s) {
         enter(s, {});
@@ -370,23 +296,6 @@ private:
         }
         current = nullptr;
         s.touch();
-    }
-
-    /// Sends FIN when it is time. True when there is nothing left to send or to receive.
-    bool both_sides_done(slot_type& s) {
-        const bool wants_fin =
-            (s.flags_ & (connection::close_wanted | connection::shutdown_wanted)) != 0;
-        const bool told = (s.flags_ & connection::end_unseen) == 0 || (s.flags_ & ending) != 0;
-        const bool peer_done = (s.flags_ & connection::peer_done) != 0 && told;
-        if ((s.flags_ & connection::send_failed) != 0)
-            return peer_done || (s.flags_ & connection::close_wanted) != 0;
-        if (!wants_fin || !s.queue_.empty()) return false;
-        if (peer_done) return true;
-        if ((s.flags_ & connection::fin_sent) == 0) {
-            s.flags_ |= connection::fin_sent;
-            engine_.shutdown_send(table::id_of(s));
-        }
-        return false;
     }
 
     /// Calls the next hook that is due, if any is.
@@ -427,22 +336,6 @@ private:
         return false;
     }
 
-    /// Tells the engine what to wait for, and starts the close deadline.
-    void arm(slot_type& s) {
-        if ((s.flags_ & connection::close_wanted) != 0 && !closing_ones_.contains(s)) {
-            s.close_deadline_ = (engine_.now() + settings_.close_timeout).nanoseconds();
-            closing_ones_.push_back(s);
-        }
-        const bool pause = (s.flags_ & paused) != 0 && (s.flags_ & ending) == 0;
-        if (pause == ((s.flags_ & connection::engine_paused) != 0)) return;
-        if ((s.flags_ & connection::peer_done) != 0) return;
-        s.flags_ ^= connection::engine_paused;
-        if (pause)
-            engine_.pause_receive(table::id_of(s));
-        else
-            engine_.resume_receive(table::id_of(s));
-    }
-
     /// The end: on_close, the handler destroyed, the socket closed.
     [[gnu::noinline]] void finish(slot_type& s) {
         close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
@@ -465,7 +358,7 @@ private:
         s.handler.~Handler();
         counters_.open.subtract(1);
         counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
-        if (watched_reason_ != nullptr && watched_ == table::id_of(s)) {
+        if (watched_reason_ != nullptr && watched_ == id_of(s)) {
             *watched_reason_ = why;
             watched_reason_ = nullptr;
         }
@@ -474,7 +367,7 @@ private:
         const bool hard = why.by == closed_by::handler_aborted ||
                           why.by == closed_by::handler_threw || why.by == closed_by::limit ||
                           why.by == closed_by::deadline;
-        if (engine_.close(table::id_of(s), hard ? close_mode::reset : close_mode::graceful))
+        if (engine_.close(id_of(s), hard ? close_mode::reset : close_mode::graceful))
             release(s);
         else
             ++reaping_;
@@ -486,12 +379,11 @@ private:
         table_.release(s);
     }
 
-    static constexpr std::size_t most_pieces = 64;  // of one system call
     static constexpr int most_rounds = 8;
 
+    handler_source<Handler> handlers_;
+    table table_;
     tagged_node<touched> end_of_turn_;
-    intrusive_list<closing> closing_ones_;
-    const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it
 };
 
 }  // namespace tcp::inline v0::detail

@@ -49,13 +49,11 @@ public:
         free_.push_back(s);  // taken again first: its memory is warm
     }
 
-    /// The connection of this name, which id_of() gave once, unless it is gone.
+    /// The connection of this name, unless it is gone.
     slot_type* find(connection_id id) noexcept {
         slot_type& s = slots_[id.slot];
         return s.generation_ == id.generation ? &s : nullptr;
     }
-
-    static connection_id id_of(const connection& c) noexcept { return {c.slot_, c.generation_}; }
 
     /// Calls f(slot&) for each connection in use; f may release it.
     template <class F>

@@ -1,0 +1,17 @@
+// Every public header of the core. The simulation, for tests of handlers, is <tcp/simulation.hpp>.
+#pragma once
+
+#include <tcp/bytes.hpp>
+#include <tcp/close_reason.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/duration.hpp>
+#include <tcp/echo.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/error.hpp>
+#include <tcp/explain.hpp>
+#include <tcp/handler.hpp>
+#include <tcp/options.hpp>
+#include <tcp/resolve.hpp>
+#include <tcp/server.hpp>
+#include <tcp/statistics.hpp>
+#include <tcp/version.hpp>

@@ -1,0 +1,183 @@
+// What is wanted of a connection becomes operations of the engine: sending, FIN, pausing, deadlines. No handler is
+// needed for that, and none is called here.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/close_reason.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/loop/loop_context.hpp>
+#include <tcp/loop/loop_counters.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// The lower half of a loop. One thread only.
+template <class Engine>
+class connection_io : public loop_context {
+public:
+    // ---- what a connection asks ----
+
+    endpoint local_endpoint_of(const connection& c) override {
+        return engine_.local_endpoint(id_of(c));
+    }
+    endpoint remote_endpoint_of(const connection& c) override {
+        if (&c == current && arriving_ != nullptr) return *arriving_;
+        return engine_.remote_endpoint(id_of(c));
+    }
+
+protected:
+    template <class... EngineArguments>
+    [[gnu::cold]] explicit connection_io(const options& settings, EngineArguments&&... arguments)
+        : settings_{settings}, engine_{settings, std::forward<EngineArguments>(arguments)...} {
+        send_queue_limit = settings.send_queue_limit;
+    }
+    [[gnu::cold]] ~connection_io() = default;
+
+    static constexpr std::uint32_t paused = connection::user_paused | connection::mark_paused;
+    static constexpr std::uint32_t ending =
+        connection::close_wanted | connection::abort_wanted | connection::finished;
+    static constexpr std::uint32_t holds_data = paused | ending | connection::show_kept;
+    static constexpr std::uint32_t holds_send = connection::send_blocked |
+                                                connection::send_in_flight |
+                                                connection::send_failed | connection::fin_sent;
+
+    static connection_id id_of(const connection& c) noexcept { return {c.slot_, c.generation_}; }
+
+    // ---- around a hook ----
+
+    void enter(connection& c, bytes data) noexcept {
+        current = &c;
+        shown = data;
+        lent = {};
+    }
+    void leave() noexcept { current = nullptr; }
+
+    // ---- sending ----
+
+    /// Hands the queue, and behind it what is lent, to the engine until it takes no more. What it
+    /// leaves is owned by the queue afterwards.
+    [[gnu::noinline]] void flush(connection& c) {
+        try {
+            while ((c.flags_ & (holds_send | connection::abort_wanted)) == 0) {
+                bytes pieces[most_pieces];
+                std::size_t count = c.queue_.gather({pieces, most_pieces - 1});
+                if (!lent.empty() && count < most_pieces - 1) pieces[count++] = lent;
+                if (count == 0) return;
+                heed(c, engine_.send(id_of(c), {pieces, count}));
+            }
+            c.own_lent();
+        } catch (const std::bad_alloc&) {
+            lent = {};
+            broken(c, ENOMEM);
+        }
+    }
+
+    /// What the engine said of a send of the queue and then of what is lent. With no memory to go on the connection ends.
+    [[gnu::noinline]] void heed_first(connection& c, send_outcome outcome) {
+        try {
+            heed(c, outcome);
+        } catch (const std::bad_alloc&) {
+            lent = {};
+            broken(c, ENOMEM);
+        }
+    }
+
+    void heed(connection& c, send_outcome outcome) {
+        if (outcome.is == send_outcome::state::failed) return sending_failed(c, outcome.error);
+        if (outcome.is == send_outcome::state::in_flight) {
+            c.flags_ |= connection::send_in_flight;
+            if (!lent.empty()) c.queue_.append_lent(pool, std::exchange(lent, bytes{}));
+            return;
+        }
+        if (outcome.is == send_outcome::state::blocked) c.flags_ |= connection::send_blocked;
+        counters_.bytes_sent.add(outcome.taken);
+        const std::size_t queued =
+            outcome.taken < c.queue_.size() ? outcome.taken : c.queue_.size();
+        c.queue_.consume(pool, queued);
+        lent = lent.subspan(outcome.taken - queued);
+    }
+
+    /// Nothing can be sent any more. What the peer sent before is still delivered, and then the
+    /// connection ends.
+    [[gnu::cold]] void sending_failed(connection& c, int error) {
+        if ((c.flags_ & connection::send_failed) != 0) return;
+        if ((c.flags_ & ending) == 0 || !c.queue_.empty()) blame(c, error);
+        c.flags_ |= connection::send_failed;
+    }
+
+    /// The connection cannot go on.
+    [[gnu::cold]] void broken(connection& c, int error) {
+        if ((c.flags_ & (ending | connection::send_failed)) == 0) blame(c, error);
+        c.flags_ |= connection::abort_wanted;
+    }
+
+    void blame(connection& c, int error) noexcept {
+        c.errno_ = error;
+        c.reason_ =
+            error == ECONNRESET || error == EPIPE ? closed_by::peer_reset : closed_by::system_error;
+    }
+
+    [[gnu::cold]] void threw(connection& c) noexcept {
+        lent = {};
+        c.end(closed_by::handler_threw, connection::abort_wanted);
+    }
+
+    // ---- carrying out ----
+
+    /// Sends FIN when it is time. True when there is nothing left to send or to receive.
+    bool both_sides_done(connection& c) {
+        const bool wants_fin =
+            (c.flags_ & (connection::close_wanted | connection::shutdown_wanted)) != 0;
+        const bool told = (c.flags_ & connection::end_unseen) == 0 || (c.flags_ & ending) != 0;
+        const bool peer_done = (c.flags_ & connection::peer_done) != 0 && told;
+        if ((c.flags_ & connection::send_failed) != 0)
+            return peer_done || (c.flags_ & connection::close_wanted) != 0;
+        if (!wants_fin || !c.queue_.empty()) return false;
+        if (peer_done) return true;
+        if ((c.flags_ & connection::fin_sent) == 0) {
+            c.flags_ |= connection::fin_sent;
+            engine_.shutdown_send(id_of(c));
+        }
+        return false;
+    }
+
+    /// Tells the engine what to wait for, and starts the close deadline.
+    void arm(connection& c) {
+        if ((c.flags_ & connection::close_wanted) != 0 && !closing_ones_.contains(c)) {
+            c.close_deadline_ = (engine_.now() + settings_.close_timeout).nanoseconds();
+            closing_ones_.push_back(c);
+        }
+        const bool pause = (c.flags_ & paused) != 0 && (c.flags_ & ending) == 0;
+        if (pause == ((c.flags_ & connection::engine_paused) != 0)) return;
+        if ((c.flags_ & connection::peer_done) != 0) return;
+        c.flags_ ^= connection::engine_paused;
+        if (pause)
+            engine_.pause_receive(id_of(c));
+        else
+            engine_.resume_receive(id_of(c));
+    }
+
+    bool closing_any() const noexcept { return !closing_ones_.empty(); }
+    duration next_close_deadline() const noexcept {
+        return duration::nanoseconds(
+            static_cast<const connection&>(*closing_ones_.front()).close_deadline_);
+    }
+
+    options settings_;
+    Engine engine_;
+    loop_counters counters_;
+    intrusive_list<closing> closing_ones_;
+    const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it
+
+private:
+    static constexpr std::size_t most_pieces = 64;  // of one system call
+};
+
+}  // namespace tcp::inline v0::detail
