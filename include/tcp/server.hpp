@@ -10,6 +10,7 @@
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>
 #include <tcp/detail/check_options.hpp>
+#include <tcp/detail/name_lookup.hpp>
 #include <tcp/detail/sentence.hpp>
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/duration.hpp>
@@ -23,7 +24,6 @@
 #include <tcp/loop/event_loop.hpp>
 #include <tcp/loop/loop_owner.hpp>
 #include <tcp/options.hpp>
-#include <tcp/resolve.hpp>
 #include <tcp/statistics.hpp>
 
 namespace tcp::inline v0 {
@@ -83,7 +83,7 @@ public:
     /// address, IPv4 and IPv6. Returns the endpoint with the true port: port 0 lets the system
     /// choose one. Never shares a port that another program listens on. bind(2), ip(7), unix(7).
     /// Errors: error::already_listening, error::stopped, or the system's.
-    endpoint bind(const endpoint& where) {
+    [[gnu::cold]] endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
         if (failure) detail::fail(failure, explain_bind(where, failure));
@@ -91,7 +91,7 @@ public:
     }
     endpoint bind(int port) { return bind(endpoint{port}); }
     endpoint bind(int port, std::error_code& failure) { return bind(endpoint{port}, failure); }
-    endpoint bind(const endpoint& where, std::error_code& failure) {
+    [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
         if (!may_bind(failure)) return {};
         const endpoint bound = loop_->engine().bind(where, failure);
         if (failure) return {};
@@ -104,7 +104,7 @@ public:
     /// The same with a text: "127.0.0.1:80", "[::1]:80", ":80", "unix:/path", "unix:@name", or
     /// "name:80", which binds every address of that name that this system has; returns the first.
     /// Asks the name service, which may block.
-    endpoint bind(std::string_view where) {
+    [[gnu::cold]] endpoint bind(std::string_view where) {
         std::error_code failure;
         endpoint last;
         const endpoint bound = bind_all(where, failure, last);
@@ -119,7 +119,7 @@ public:
 
     /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors:
     /// error::not_bound, error::already_listening, error::stopped, or the system's.
-    void listen(int backlog = default_backlog) {
+    [[gnu::cold]] void listen(int backlog = default_backlog) {
         std::error_code failure;
         endpoint last;
         listen_all(backlog, failure, last);
@@ -134,7 +134,7 @@ public:
     /// Accepts one connection, serves it to its end on this thread, and returns how it ended.
     /// Others wait in the system's queue. After stop(): closed_by::server_stopping. Errors:
     /// error::not_listening, error::already_running.
-    close_reason accept() {
+    [[gnu::cold]] close_reason accept() {
         return thrown_if_failed([this](std::error_code& failure) { return accept(failure); });
     }
     close_reason accept(std::error_code& failure) {
@@ -211,7 +211,7 @@ private:
     using turn = typename owner::turn;
 
     template <class F>
-    static auto thrown_if_failed(F call) {
+    [[gnu::cold]] static auto thrown_if_failed(F call) {
         std::error_code failure;
         auto result = call(failure);
         if (failure) detail::fail(failure, "tcp::server");
@@ -238,11 +238,12 @@ private:
     }
 
     // `last` is the endpoint that was tried last, if it came to that.
-    endpoint bind_all(std::string_view text, std::error_code& failure, endpoint& last) {
+    [[gnu::cold]] endpoint bind_all(std::string_view text, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return {};
         endpoint first;
         std::error_code absent;
-        for (const endpoint& one : resolve(text, failure)) {
+        detail::name_lookup names{text, failure};
+        while (const endpoint one = names.next()) {
             // Port 0 means one port, the same on every address.
             last =
                 first && one.port() == 0 && first.port() != 0 ? one.with_port(first.port()) : one;
@@ -255,11 +256,11 @@ private:
             if (failure) return {};
             if (!first) first = bound;
         }
-        if (!first && !failure) failure = absent;
+        if (!first && !failure) failure = absent ? absent : make_error_code(error::name_not_found);
         return first;
     }
 
-    void listen_all(int backlog, std::error_code& failure, endpoint& last) {
+    [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return;
         if (bound_count_ == 0) failure = error::not_bound;
         for (std::size_t i = 0; i != bound_count_ && !failure; ++i) {

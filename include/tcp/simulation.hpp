@@ -103,11 +103,9 @@ public:
     /// A number for all that has happened: the same in two runs that were the same.
     std::uint64_t fingerprint() const noexcept { return network_.fingerprint(); }
 
-    /// What a simulated_engine is made with.
-    operator simulated::
-        network&() noexcept {  // NOLINT(google-explicit-constructor): server{{}, {}, world}
-        return network_;
-    }
+    /// What a simulated_engine is made with, so that `server{{}, {}, world}` is enough.
+    // NOLINTNEXTLINE(google-explicit-constructor)
+    operator simulated::network&() noexcept { return network_; }
 
 private:
     simulated::network network_;

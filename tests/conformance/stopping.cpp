@@ -448,6 +448,26 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
     }
 }
 
+TEST_CASE_TEMPLATE("44 a server that is being destroyed is not run by its last hooks", Bed,
+                   CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    std::vector<std::error_code> failures;
+    {
+        auto server = on.bed.make(scripted{on.does});
+        const auto at = on.bed.listen(server);
+        on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) {
+            failures.push_back(error_of([&](auto& f) { CHECK_FALSE(server.poll(f)); }));
+            failures.push_back(error_of([&](auto& f) { server.run(f); }));
+            failures.push_back(error_of([&](auto& f) { server.accept(f); }));
+        };
+        auto client = on.bed.connect(at), other = on.bed.connect(at);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+    }
+    CHECK(failures.size() == 6);
+    for (const auto& failure : failures) CHECK(failure == tcp::error::already_running);
+    CHECK(on.does.closes.size() == 2);
+}
+
 TEST_CASE_TEMPLATE("44 run() twice at once, from a hook: already_running", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
@@ -621,6 +641,8 @@ TEST_CASE_TEMPLATE("65 drain in every order with stop() and itself", Bed, CONFOR
     CHECK(ended_by([](auto& s) { s.drain(1h), s.drain(1ms); }) == closed_by::drain_deadline);
     CHECK(ended_by([](auto& s) { s.drain(1h), s.poll(), s.drain({}); }) ==
           closed_by::drain_deadline);
+    CHECK(ended_by([](auto& s) { s.drain(tcp::duration::max()), s.poll(), s.drain({}); }) ==
+          closed_by::drain_deadline);
     CHECK(ended_by([](auto& s) { s.drain(1h), s.stop(); }) == closed_by::server_stopping);
     CHECK(ended_by([](auto& s) { s.drain(1h), s.poll(), s.stop(); }) ==
           closed_by::server_stopping);
@@ -748,7 +770,7 @@ TEST_CASE("44 drain() from another thread while the server runs (K)") {
         }
         runner.join();
         CHECK(other.over());
-        CHECK(on.does.closes.size() == 2);
+        CHECK(on.does.closes.size() >= 2);  // who came before the listener was closed was served
         for (const auto& why : on.does.closes)
             CHECK(why.by == (finish ? closed_by::handler_closed : closed_by::drain_deadline));
     }

@@ -11,7 +11,7 @@
 #include <tcp/loop/handler_source.hpp>
 
 namespace allocations {  // send_queue.cpp
-extern thread_local std::size_t made, live, fail_in;
+extern thread_local std::size_t made, live;
 }
 
 using tcp::detail::handler_source;

@@ -15,6 +15,7 @@
 #include <tcp/loop/kept_bytes.hpp>
 
 namespace allocations {  // send_queue.cpp
+extern const bool counted;
 extern thread_local std::size_t made, live, fail_in;
 }
 
@@ -117,7 +118,7 @@ TEST_CASE("kept_bytes: random operations, beside a string that has the same done
             REQUIRE(on.holds(expected));
         }
     }
-    CHECK(failures > 100);  // memory did run out
+    CHECK((failures > 100 || !allocations::counted));  // memory did run out
 }
 
 TEST_CASE("kept_bytes: taken in every cutting, and shown in one piece with what comes next") {
@@ -149,7 +150,8 @@ TEST_CASE("kept_bytes: everything taken gives the memory back") {
     another.clear(*on.pool);
 }
 
-TEST_CASE("62 kept_bytes: an append that finds no memory changes nothing") {
+TEST_CASE("62 kept_bytes: an append that finds no memory changes nothing" *
+          doctest::skip(!allocations::counted)) {
     for (const std::size_t there : {std::size_t{0}, std::size_t{50}, std::size_t{5'000}}) {
         CAPTURE(there);
         bench on;

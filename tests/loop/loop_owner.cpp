@@ -14,7 +14,7 @@
 #include <tcp/loop/loop_owner.hpp>
 
 namespace allocations {  // send_queue.cpp
-extern thread_local std::size_t made, live, fail_in;
+extern thread_local std::size_t live;
 }
 
 namespace {

@@ -1,8 +1,9 @@
 // A counter that one thread counts with and any thread may read.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include <tcp/detail/atomic.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -10,13 +11,13 @@ namespace tcp::inline v0::detail {
 class counter {
 public:
     void add(std::uint64_t n) noexcept {
-        value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+        value_.store_relaxed(value_.load_relaxed() + n);
     }
     void subtract(std::uint64_t n) noexcept { add(0 - n); }
-    std::uint64_t read() const noexcept { return value_.load(std::memory_order_relaxed); }
+    std::uint64_t read() const noexcept { return value_.load_relaxed(); }
 
 private:
-    std::atomic<std::uint64_t> value_{0};
+    atomic<std::uint64_t> value_{0};
 };
 
 }  // namespace tcp::inline v0::detail

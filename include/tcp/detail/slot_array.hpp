@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
-#include <vector>
 
 namespace tcp::inline v0::detail {
 
@@ -17,33 +16,45 @@ public:
     slot_array(const slot_array&) = delete;
     slot_array& operator=(const slot_array&) = delete;
     [[gnu::cold]] ~slot_array() {
-        for (void* chunk : chunks_) delete[] static_cast<T*>(chunk);
+        while (count_ != 0) delete chunks_[--count_];
+        ::operator delete(chunks_);
     }
 
-    std::size_t size() const noexcept { return chunks_.size() * ChunkSize; }
+    std::size_t size() const noexcept { return count_ * ChunkSize; }
     T& operator[](std::size_t index) noexcept {
-        return static_cast<T*>(chunks_[index / ChunkSize])[index % ChunkSize];
+        return chunks_[index / ChunkSize]->items[index % ChunkSize];
     }
     const T& operator[](std::size_t index) const noexcept {
-        return static_cast<T*>(chunks_[index / ChunkSize])[index % ChunkSize];
+        return chunks_[index / ChunkSize]->items[index % ChunkSize];
     }
 
-    /// Makes room for this index. Throws std::bad_alloc and changes nothing when there is no
-    /// memory.
+    /// Makes room for this index. Throws std::bad_alloc; what was there before stays.
     [[gnu::cold]] void grow_to(std::size_t index) {
         while (index >= size()) {
-            chunks_.push_back(nullptr);
-            try {
-                chunks_.back() = new T[ChunkSize];
-            } catch (...) {
-                chunks_.pop_back();
-                throw;
-            }
+            if (count_ == capacity_) grow();
+            chunks_[count_] = new chunk;
+            ++count_;
         }
     }
 
 private:
-    std::vector<void*> chunks_;  // of T, but one std::vector serves every T
+    struct chunk {
+        T items[ChunkSize];
+    };
+
+    // By hand: std::vector would cost 6 MB in every compilation of the echo program.
+    [[gnu::cold]] void grow() {
+        const std::size_t capacity = capacity_ * 2 + 4;
+        auto** const larger = static_cast<chunk**>(::operator new(capacity * sizeof(chunk*)));
+        for (std::size_t i = 0; i != count_; ++i) larger[i] = chunks_[i];
+        ::operator delete(chunks_);
+        chunks_ = larger;
+        capacity_ = capacity;
+    }
+
+    chunk** chunks_ = nullptr;
+    std::size_t count_ = 0;
+    std::size_t capacity_ = 0;
 };
 
 }  // namespace tcp::inline v0::detail

@@ -2,12 +2,12 @@
 // stops.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <utility>
 
 #include <tcp/close_reason.hpp>
 #include <tcp/detail/accept_error.hpp>
+#include <tcp/detail/atomic.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/loop/connection_driver.hpp>
 #include <tcp/options.hpp>
@@ -69,19 +69,18 @@ public:
     // ---- any thread, and signal handlers ----
 
     void stop() noexcept {
-        stop_wanted_.store(true, std::memory_order_release);
+        stop_wanted_.store_release(true);
         engine_.wake();
     }
     void drain(duration at_most) noexcept {
-        drain_wanted_.store(at_most.nanoseconds() < 0 ? 0 : at_most.nanoseconds(),
-                            std::memory_order_release);
+        drain_wanted_.store_release(at_most.nanoseconds() < 0 ? 0 : at_most.nanoseconds());
         engine_.wake();
     }
     void hold_accepting(bool held) noexcept {
-        accept_held_.store(held, std::memory_order_release);
+        accept_held_.store_release(held);
         engine_.wake();
     }
-    bool stop_wanted() const noexcept { return stop_wanted_.load(std::memory_order_acquire); }
+    bool stop_wanted() const noexcept { return stop_wanted_.load_acquire(); }
 
     // ---- events of the engine that are not of one connection ----
 
@@ -129,7 +128,7 @@ private:
             shut();
             return false;
         }
-        if (drain_wanted_.load(std::memory_order_acquire) != nothing) {
+        if (drain_wanted_.load_acquire() != nothing) {
             const auto at_most = duration::nanoseconds(drain_wanted_.exchange(nothing));
             drain_deadline_ = engine_.now() + at_most;
             if (!draining_) engine_.close_listeners();
@@ -137,7 +136,7 @@ private:
             accepting_ = accepts::none;
             accept_again_ = never;
         }
-        const bool held = accept_held_.load(std::memory_order_acquire);
+        const bool held = accept_held_.load_acquire();
         if (held && accepting_ == accepts::many) {
             pause_listeners();
             accepting_ = accepts::held;
@@ -192,9 +191,9 @@ private:
     duration drain_deadline_ = never;
     duration accept_again_ = never;  // after descriptors or memory ran out
     std::uint64_t open_when_paused_ = 0;
-    std::atomic<bool> stop_wanted_{false};
-    std::atomic<bool> accept_held_{false};
-    std::atomic<std::int64_t> drain_wanted_{nothing};
+    atomic<bool> stop_wanted_{false};
+    atomic<bool> accept_held_{false};
+    atomic<std::int64_t> drain_wanted_{nothing};
 };
 
 }  // namespace tcp::inline v0::detail

@@ -2,9 +2,12 @@
 // inside a hook, or while another thread runs it.
 #pragma once
 
-#include <atomic>
+#include <time.h>
+
 #include <cstdint>
 #include <utility>
+
+#include <tcp/detail/atomic.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -18,13 +21,13 @@ class loop_owner {
         explicit shared(Arguments&&... arguments) : loop{std::forward<Arguments>(arguments)...} {}
 
         [[gnu::noinline]] void let_go() noexcept {
-            if (owners.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+            if (owners.fetch_add(-1) == 1) delete this;
         }
 
         Loop loop;
-        std::atomic<int> owners{1};
-        std::atomic<int> running{0};
-        std::atomic<const void*> runner{nullptr};
+        atomic<int> owners{1};
+        atomic<int> running{0};
+        atomic<const void*> runner{nullptr};
     };
 
 public:
@@ -37,10 +40,10 @@ public:
     /// Stops a loop that is being run. In one of its own hooks it goes on to the end of the batch,
     /// without the server; in another thread that end is waited for.
     ~loop_owner() {
-        if (shared_->running.load(std::memory_order_acquire) != 0) {
+        if (shared_->running.load_acquire() != 0) {
             shared_->loop.stop();
-            if (shared_->runner.load(std::memory_order_relaxed) != &thread_mark)
-                shared_->running.wait(1, std::memory_order_acquire);
+            if (shared_->runner.load_relaxed() != &thread_mark)
+                await_end();
         }
         shared_->let_go();
     }
@@ -52,19 +55,17 @@ public:
     class turn {
     public:
         explicit turn(const loop_owner& owner) noexcept {
-            int idle = 0;
-            if (!owner.shared_->running.compare_exchange_strong(idle, 1)) return;
+            if (!owner.shared_->running.compare_exchange(0, 1)) return;
             shared_ = owner.shared_;
-            shared_->runner.store(&thread_mark, std::memory_order_relaxed);
-            shared_->owners.fetch_add(1, std::memory_order_relaxed);
+            shared_->runner.store_relaxed(&thread_mark);
+            shared_->owners.fetch_add(1);
         }
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         ~turn() {
             if (shared_ == nullptr) return;
-            shared_->runner.store(nullptr, std::memory_order_relaxed);
-            shared_->running.store(0, std::memory_order_release);
-            shared_->running.notify_all();
+            shared_->runner.store_relaxed(nullptr);
+            shared_->running.store_release(0);
             shared_->let_go();
         }
 
@@ -76,6 +77,15 @@ public:
     };
 
 private:
+    // Looked at again and again: std::atomic::wait would be compiled into every program for this
+    // one rare case.
+    [[gnu::cold]] void await_end() const noexcept {
+        while (shared_->running.load_acquire() != 0) {
+            const timespec a_moment{.tv_sec = 0, .tv_nsec = 100'000};
+            ::nanosleep(&a_moment, nullptr);
+        }
+    }
+
     shared* shared_;
 };
 

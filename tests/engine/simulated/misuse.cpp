@@ -12,9 +12,12 @@ using tcp::close_mode;
 
 namespace {
 
-// Fails with a sentence that has this in it.
-#define CHECK_VIOLATION(expression, part) \
-    CHECK_THROWS_WITH_AS(expression, doctest::Contains(part), std::logic_error)
+// The call fails with a sentence that has this part in it.
+template <class Call>
+void check_violation(Call call, const char* part) {
+    INFO(part);
+    CHECK_THROWS_WITH_AS(call(), doctest::Contains(part), std::logic_error);
+}
 
 struct open_rig : rig {
     explicit open_rig(const tcp::simulation::faults& weather = {})
@@ -32,37 +35,40 @@ const tcp::simulation::faults in_flight{.in_flight_per_mille = 1000};
 
 TEST_CASE("a violation names the seed, the time, the call and the connection") {
     rig r{{}, {}, 77};
-    CHECK_VIOLATION(r.engine.pause_receive({3, 4}),
-                    "(seed 77, at 0 us): pause_receive() of what is not open, connection 3 of "
-                    "generation 4");
+    check_violation(
+        [&] {
+            r.engine.pause_receive({3, 4});
+        },
+        "(seed 77, at 0 us): pause_receive() of what is not open, connection 3 of "
+        "generation 4");
     CHECK(r.world.violations().size() == 1);
 }
 
 TEST_CASE("calls for what was never opened") {
     rig r;
-    CHECK_VIOLATION(r.send(first, "x"), "send() of what is not open");
-    CHECK_VIOLATION(r.engine.resume_receive(first), "resume_receive() of what");
-    CHECK_VIOLATION(r.engine.shutdown_send(first), "shutdown_send() of what");
-    CHECK_VIOLATION(r.engine.close(first, close_mode::graceful), "close() of what");
-    CHECK_VIOLATION(r.engine.local_endpoint(first), "local_endpoint() of what");
-    CHECK_VIOLATION(r.engine.remote_endpoint(first), "remote_endpoint() of what");
-    CHECK_VIOLATION(r.engine.refuse(3), "refuse() of socket 3");
-    CHECK_VIOLATION(r.engine.open(first, 3), "open() of socket 3");
+    check_violation([&] { r.send(first, "x"); }, "send() of what is not open");
+    check_violation([&] { r.engine.resume_receive(first); }, "resume_receive() of what");
+    check_violation([&] { r.engine.shutdown_send(first); }, "shutdown_send() of what");
+    check_violation([&] { r.engine.close(first, close_mode::graceful); }, "close() of what");
+    check_violation([&] { r.engine.local_endpoint(first); }, "local_endpoint() of what");
+    check_violation([&] { r.engine.remote_endpoint(first); }, "remote_endpoint() of what");
+    check_violation([&] { r.engine.refuse(3); }, "refuse() of socket 3");
+    check_violation([&] { r.engine.open(first, 3); }, "open() of socket 3");
 }
 
 TEST_CASE("calls after close") {
     open_rig r{{.late_close_per_mille = 1000}};
     CHECK_FALSE(r.engine.close(first, close_mode::graceful));
-    CHECK_VIOLATION(r.send(first, "x"), "send() after close()");
-    CHECK_VIOLATION(r.engine.close(first, close_mode::graceful), "close() after close()");
+    check_violation([&] { r.send(first, "x"); }, "send() after close()");
+    check_violation([&] { r.engine.close(first, close_mode::graceful); }, "close() after close()");
     r.run();
-    CHECK_VIOLATION(r.send(first, "x"), "send() of what is not open");
+    check_violation([&] { r.send(first, "x"); }, "send() of what is not open");
     r.closed = true;
 }
 
 TEST_CASE("a generation that is not the current one") {
     open_rig r;
-    CHECK_VIOLATION(r.send({0, 2}, "x"), "send() of what is not open");
+    check_violation([&] { r.send({0, 2}, "x"); }, "send() of what is not open");
 }
 
 TEST_CASE("opening wrongly") {
@@ -71,25 +77,26 @@ TEST_CASE("opening wrongly") {
     r.world.connect(7);
     r.run();
     const int socket = r.sink.sockets.at(1);
-    CHECK_VIOLATION(r.engine.open({0, 2}, socket), "slot that is not free");
-    CHECK_VIOLATION(r.engine.open({UINT32_MAX, 1}, socket), "beyond 16 million");
+    check_violation([&] { r.engine.open({0, 2}, socket); }, "slot that is not free");
+    check_violation([&] { r.engine.open({UINT32_MAX, 1}, socket); }, "beyond 16 million");
     CHECK(r.engine.close(first, close_mode::reset));
-    CHECK_VIOLATION(r.engine.open(first, socket), "generation that the slot had before");
+    check_violation([&] { r.engine.open(first, socket); }, "generation that the slot had before");
     CHECK(r.engine.open({0, 2}, socket) == 0);
-    CHECK_VIOLATION(r.engine.open({1, 1}, socket), "neither opened nor refused");
-    CHECK_VIOLATION(r.engine.refuse(socket), "neither opened nor refused");
+    check_violation([&] { r.engine.open({1, 1}, socket); }, "neither opened nor refused");
+    check_violation([&] { r.engine.refuse(socket); }, "neither opened nor refused");
     CHECK(r.engine.close({0, 2}, close_mode::reset));
     r.closed = true;
 }
 
 TEST_CASE("sending wrongly") {
     open_rig r{in_flight};
-    CHECK_VIOLATION(r.send(first, ""), "send() of no bytes");
-    CHECK_VIOLATION(r.engine.send(first, {}), "send() of no bytes");
+    check_violation([&] { r.send(first, ""); }, "send() of no bytes");
+    check_violation([&] { r.engine.send(first, {}); }, "send() of no bytes");
     const std::string text = "text";
     r.send(first, text);
-    CHECK_VIOLATION(r.send(first, text), "send() while one is in flight");
-    CHECK_VIOLATION(r.engine.shutdown_send(first), "shutdown_send() while a send is in flight");
+    check_violation([&] { r.send(first, text); }, "send() while one is in flight");
+    check_violation([&] { r.engine.shutdown_send(first); },
+                    "shutdown_send() while a send is in flight");
     CHECK(r.run() == events{"sent 0 4 0"});
 }
 
@@ -99,12 +106,12 @@ TEST_CASE("changing bytes of a send in flight") {
     r.send(first, text);
     SUBCASE("before sent") {
         text[99] = 'b';
-        CHECK_VIOLATION(r.run(), "bytes of a send in flight were changed");
+        check_violation([&] { r.run(); }, "bytes of a send in flight were changed");
     }
     SUBCASE("before closed") {
         CHECK_FALSE(r.engine.close(first, close_mode::graceful));
         text[0] = 'b';
-        CHECK_VIOLATION(r.run(), "bytes of a send in flight were changed");
+        check_violation([&] { r.run(); }, "bytes of a send in flight were changed");
         r.closed = true;
     }
 }
@@ -118,7 +125,7 @@ TEST_CASE("sending bytes of an event that has returned") {
     } sink{r};
     r.peer.send("gone");
     r.engine.wait(milliseconds(1), sink);
-    CHECK_VIOLATION(r.engine.send(first, {&sink.seen, 1}), "bytes that were lent");
+    check_violation([&] { r.engine.send(first, {&sink.seen, 1}); }, "bytes that were lent");
 }
 
 TEST_CASE("a loop that spins") {
@@ -127,12 +134,14 @@ TEST_CASE("a loop that spins") {
     const auto spin = [&](int times) {
         for (int i = 0; i != times; ++i) r.engine.wait({}, r.sink);
     };
-    SUBCASE("without events") { CHECK_VIOLATION(spin(102), "the loop spins"); }
+    SUBCASE("without events") {
+        check_violation([&] { spin(102); }, "the loop spins");
+    }
     SUBCASE("with the same failure again and again") {
         r.world.set_faults({.socket_limit = 1});
         r.listen();
         r.world.connect(7);
-        CHECK_VIOLATION(r.run(), "the loop spins");
+        check_violation([&] { r.run(); }, "the loop spins");
     }
     SUBCASE("not when time passes") {
         for (int i = 0; i != 1000; ++i) r.engine.wait(duration::nanoseconds(1), r.sink);
@@ -142,33 +151,35 @@ TEST_CASE("a loop that spins") {
 TEST_CASE("listeners out of order") {
     rig r;
     std::error_code failure;
-    CHECK_VIOLATION(r.engine.listen(0, 1, failure), "never bound");
+    check_violation([&] { r.engine.listen(0, 1, failure); }, "never bound");
     r.engine.bind(7, failure);
-    CHECK_VIOLATION(r.engine.arm_accept(0, tcp::accept_mode::many), "arm_accept() before listen()");
-    CHECK_VIOLATION(r.engine.pause_accept(0), "pause_accept() before listen()");
-    CHECK_VIOLATION(r.engine.arm_accept(1, tcp::accept_mode::many), "never bound");
+    check_violation([&] { r.engine.arm_accept(0, tcp::accept_mode::many); },
+                    "arm_accept() before listen()");
+    check_violation([&] { r.engine.pause_accept(0); }, "pause_accept() before listen()");
+    check_violation([&] { r.engine.arm_accept(1, tcp::accept_mode::many); }, "never bound");
     r.engine.listen(0, 1, failure);
-    CHECK_VIOLATION(r.engine.listen(0, 1, failure), "for the second time");
+    check_violation([&] { r.engine.listen(0, 1, failure); }, "for the second time");
     r.engine.close_listeners();
-    CHECK_VIOLATION(r.engine.close_listeners(), "for the second time");
-    CHECK_VIOLATION(r.engine.arm_accept(0, tcp::accept_mode::many), "after close_listeners()");
-    CHECK_VIOLATION(r.engine.pause_accept(0), "after close_listeners()");
-    CHECK_VIOLATION(r.engine.bind(8, failure), "after close_listeners()");
+    check_violation([&] { r.engine.close_listeners(); }, "for the second time");
+    check_violation([&] { r.engine.arm_accept(0, tcp::accept_mode::many); },
+                    "after close_listeners()");
+    check_violation([&] { r.engine.pause_accept(0); }, "after close_listeners()");
+    check_violation([&] { r.engine.bind(8, failure); }, "after close_listeners()");
 }
 
 TEST_CASE("waiting wrongly") {
     rig r;
-    CHECK_VIOLATION(r.engine.wait(duration::nanoseconds(-1), r.sink), "timeout below 0");
+    check_violation([&] { r.engine.wait(duration::nanoseconds(-1), r.sink); }, "timeout below 0");
     r.sink.react = [&](const std::string&) { r.engine.wait({}, r.sink); };
     r.engine.wake();
-    CHECK_VIOLATION(r.engine.wait({}, r.sink), "while wait() delivers");
+    check_violation([&] { r.engine.wait({}, r.sink); }, "while wait() delivers");
 }
 
 TEST_CASE("a script that never lets time pass") {
     rig r;
     std::function<void()> again = [&] { r.world.after({}, again); };
     again();
-    CHECK_VIOLATION(r.world.advance(milliseconds(1)), "a million things");
+    check_violation([&] { r.world.advance(milliseconds(1)); }, "a million things");
 }
 
 TEST_CASE("violations can be recorded only, and the call then does nothing") {

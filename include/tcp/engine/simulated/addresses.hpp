@@ -5,8 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include <sys/socket.h>
-
+#include <tcp/detail/platform.hpp>
 #include <tcp/endpoint.hpp>
 
 namespace tcp::inline v0::simulated {

@@ -31,14 +31,15 @@ enum class client_event : unsigned char {
 /// An engine as the network sees it.
 class host {
 public:
+    host(const host&) = delete;
+    host& operator=(const host&) = delete;
+
     virtual void changed(link& on) = 0;  // something about this connection may be worth an event
     virtual void due(link& on, happening operation) = 0;  // an operation of this engine ends now
 
 protected:
     host() = default;
     ~host() = default;
-    host(const host&) = delete;
-    host& operator=(const host&) = delete;
 };
 
 /// The client's end of a connection.

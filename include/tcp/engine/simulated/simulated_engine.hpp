@@ -242,6 +242,7 @@ private:
     template <class Sink>
     void accept(Sink& sink) {
         // By index: a sink may bind another one.
+        // NOLINTNEXTLINE(modernize-loop-convert)
         for (std::size_t i = 0; i < listeners_.size(); ++i) accept(listeners_[i], sink);
     }
 

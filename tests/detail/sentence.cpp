@@ -1,0 +1,67 @@
+// Sentences made of parts, numbers as parts, and a sentence thrown.
+#include <initializer_list>
+#include <limits>
+#include <ostream>  // doctest prints error codes
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+
+#include <doctest/doctest.h>
+
+#include <tcp/detail/sentence.hpp>
+
+using namespace std::string_view_literals;
+using tcp::detail::decimal;
+using tcp::detail::sentence;
+
+namespace {
+
+static_assert(!std::is_copy_constructible_v<decimal>);
+static_assert(!std::is_convertible_v<int, decimal>);
+static_assert(std::is_convertible_v<decimal, std::string_view>);
+
+std::string text(long long value) { return sentence({decimal{value}}); }
+
+}  // namespace
+
+TEST_CASE("sentence: the parts, one behind the other") {
+    CHECK(sentence({}) == "");
+    CHECK(sentence({""}) == "");
+    CHECK(sentence({"one"}) == "one");
+    CHECK(sentence({"one", " ", "", "two"}) == "one two");
+    CHECK(sentence({"a\0b"sv, "c"sv}) == "a\0bc"sv);
+    CHECK(sentence({"abcdef"sv.substr(1, 2), "!"}) == "bc!");  // a part ends where its view ends
+    CHECK(sentence({std::string(1'000, 'x'), std::string(1'000, 'y')}) ==
+          std::string(1'000, 'x') + std::string(1'000, 'y'));
+    CHECK(sentence({"port ", decimal{80}, " of ", decimal{-1}}) == "port 80 of -1");
+}
+
+TEST_CASE("sentence: a number") {
+    constexpr long long smallest = std::numeric_limits<long long>::min();
+    constexpr long long largest = std::numeric_limits<long long>::max();
+    CHECK(text(0) == "0");
+    CHECK(text(7) == "7");
+    CHECK(text(-7) == "-7");
+    CHECK(text(10) == "10");
+    CHECK(text(65'535) == "65535");
+    CHECK(text(largest) == std::to_string(largest));
+    CHECK(text(smallest) == std::to_string(smallest));
+    CHECK(text(smallest + 1) == std::to_string(smallest + 1));
+    for (long long value = 1; value < largest / 9; value = value * 9 + 8) {
+        CHECK(text(value) == std::to_string(value));
+        CHECK(text(-value) == std::to_string(-value));
+    }
+}
+
+TEST_CASE("sentence: thrown, with what the code means behind it") {
+    const auto why = std::make_error_code(std::errc::address_in_use);
+    try {
+        tcp::detail::fail(why, "the port is taken");
+    } catch (const std::system_error& thrown) {
+        CHECK(thrown.code() == why);
+        CHECK(std::string{thrown.what()} == "the port is taken: " + why.message());
+        return;
+    }
+    FAIL("nothing was thrown");
+}
