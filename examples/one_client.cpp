@@ -1,5 +1,5 @@
-// The classic first program: accepts one client, sends back what it says until it closes, and exits.
-// `one_client [port]`, 12345 if left out.
+// The classic first program: accepts one client, sends back what it says until it closes, and
+// exits. `one_client [port]`, 12345 if left out.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -8,9 +8,7 @@
 #include <tcp/server.hpp>
 
 struct talkative_echo {
-    void on_open(tcp::connection& peer) {
-        say("connected by", peer.remote_endpoint().to_string());
-    }
+    void on_open(tcp::connection& peer) { say("connected by", peer.remote_endpoint().to_string()); }
     void on_data(tcp::connection& peer, tcp::bytes data) {
         say("received", tcp::as_text(data));
         say("sending back", tcp::as_text(data));

@@ -1,16 +1,14 @@
 // The hooks of a handler as concepts, and the sentences that a wrong handler gets.
 //
-//   void        on_open(tcp::connection&)                            a client connected
-//   void        on_data(tcp::connection&, tcp::bytes)                it sent these bytes; all were taken
-//   std::size_t on_data(tcp::connection&, tcp::bytes)                ... so many were taken; the rest is shown again,
-//                                                                    in one piece with what comes
-//                                                                    next
-//   void        on_end(tcp::connection&)                             it has finished sending; without this hook the
-//                                                                    queue is sent and the
-//                                                                    connection closed
-//   void        on_writable(tcp::connection&)                        the queue fell to the low mark after passing the
-//                                                                    high one
-//   void        on_close(tcp::connection&, const tcp::close_reason&) it is over, exactly once for each on_open
+//   void        on_open(connection&)                      a client connected
+//   void        on_data(connection&, bytes)               it sent these bytes; all were taken
+//   std::size_t on_data(connection&, bytes)               ... so many were taken; the rest is shown
+//                                                         again, in one piece with what comes next
+//   void        on_end(connection&)                       it has finished sending; without this
+//                                                         hook the queue is sent, then it closes
+//   void        on_writable(connection&)                  the queue fell to the low mark after
+//                                                         passing the high one
+//   void        on_close(connection&, const close_reason&) it is over; once for each on_open
 //
 // Each is optional, and one at least must be there. A hook that throws ends its own connection
 // only, with a reset; what on_close throws is dropped.
@@ -216,10 +214,12 @@ consteval bool check_handler() {
 
 template <class H>
 H default_handler() {
-    static_assert(std::default_initializable<H>,
-                  "tcp::server: Handler cannot be made without arguments; give the server a prototype, as in "
-                  "tcp::server server{my_handler{42}}, or a factory, as in tcp::server<my_handler> server{[] { return "
-                  "my_handler{42}; }}.");
+    static_assert(
+        std::default_initializable<H>,
+        "tcp::server: Handler cannot be made without arguments; give the server a prototype, as in "
+        "tcp::server server{my_handler{42}}, or a factory, as in tcp::server<my_handler> server{[] "
+        "{ return "
+        "my_handler{42}; }}.");
     return H();
 }
 
@@ -227,8 +227,10 @@ H default_handler() {
 template <class H>
 H&& prototype(H&& handler) {
     static_assert(std::copy_constructible<H>,
-                  "tcp::server: each connection gets a copy of the prototype, and Handler cannot be copied; give "
-                  "the server a factory instead: tcp::server<my_handler> server{[] { return my_handler{}; }};");
+                  "tcp::server: each connection gets a copy of the prototype, and Handler cannot "
+                  "be copied; give "
+                  "the server a factory instead: tcp::server<my_handler> server{[] { return "
+                  "my_handler{}; }};");
     return static_cast<H&&>(handler);
 }
 

@@ -28,8 +28,9 @@ struct options {
     /// buffer serves all connections of a loop.
     std::size_t receive_buffer = 256 * 1024;
 
-    /// How long after close() the queue may take to be sent, and the peer to finish. With something unsent then, the
-    /// connection is reset (tcp::deadline::close); with everything sent, it is left to the system.
+    /// How long after close() the queue may take to be sent, and the peer to finish. With something
+    /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is
+    /// left to the system.
     duration close_timeout = duration::milliseconds(5'000);
 
     /// TCP_NODELAY: small sends leave at once (tcp(7)).

@@ -12,7 +12,6 @@
 
 namespace tcp::inline v0 {
 
-
 /// The endpoints that a text names: one for each form that endpoint::parse() takes, and every
 /// address of the host for "name:port", each once, in the order in which the system would try them
 /// (RFC 6724).

@@ -47,14 +47,14 @@ public:
     /// may cap it (net.core.somaxconn).
     static constexpr int default_backlog = 4096;
 
-    /// A server with default-made handlers. Throws std::system_error for options that contradict each
-    /// other (error::bad_options) and when there are no descriptors.
+    /// A server with default-made handlers. Throws std::system_error for options that contradict
+    /// each other (error::bad_options) and when there are no descriptors.
     server() : server(detail::default_handler<Handler>()) {}
     explicit server(const options& settings)
         : server(detail::default_handler<Handler>(), settings) {}
 
-    /// Each accepted connection gets a copy of the prototype. What all connections share is what the
-    /// prototype points to. More arguments are the engine's: a simulation.
+    /// Each accepted connection gets a copy of the prototype. What all connections share is what
+    /// the prototype points to. More arguments are the engine's: a simulation.
     template <class... EngineArguments>
     explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
         : loop_{std::in_place, detail::checked(settings),
@@ -64,9 +64,10 @@ public:
     /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
     /// once for each.
     template <class Factory, class... EngineArguments>
-        requires(std::is_invocable_r_v<Handler, Factory&> &&
-                 !std::convertible_to<Factory, Handler>)
-    explicit server(Factory factory, const options& settings = {}, EngineArguments&&... arguments)
+    requires(std::is_invocable_r_v<Handler, Factory&> &&
+             !std::convertible_to<Factory, Handler>) explicit server(Factory factory,
+                                                                     const options& settings = {},
+                                                                     EngineArguments&&... arguments)
         : loop_{std::in_place, detail::checked(settings), std::move(factory),
                 std::forward<EngineArguments>(arguments)...} {}
 
@@ -238,7 +239,8 @@ private:
     }
 
     // `last` is the endpoint that was tried last, if it came to that.
-    [[gnu::cold]] endpoint bind_all(std::string_view text, std::error_code& failure, endpoint& last) {
+    [[gnu::cold]] endpoint bind_all(std::string_view text, std::error_code& failure,
+                                    endpoint& last) {
         if (!may_bind(failure)) return {};
         endpoint first;
         std::error_code absent;

@@ -120,8 +120,7 @@ TEST_CASE_TEMPLATE("43 close(), abort() or a throw inside every hook: one on_clo
             CHECK(on.does.opens == 1);
             CHECK(on.does.alive == 1);  // the prototype
             const bool too_late = where == hook::close;
-            CHECK(on.does.closes[0].by ==
-                  (too_late ? closed_by::handler_closed : reason_of(what)));
+            CHECK(on.does.closes[0].by == (too_late ? closed_by::handler_closed : reason_of(what)));
             const bool hard = what != act::close && !too_late;
             CHECK(client.was_reset() == hard);
             CHECK(client.ended() != hard);
@@ -190,9 +189,8 @@ TEST_CASE_TEMPLATE("43 one hook ends all the others, which have data and hooks o
                 if (c.ended()) c.shutdown_send();
             return on.does.closes.size() == 11;
         }));
-        CHECK(on.bed.until(server, [&] {
-            return std::count_if(clients.begin(), clients.end(), over) == 11;
-        }));
+        CHECK(on.bed.until(
+            server, [&] { return std::count_if(clients.begin(), clients.end(), over) == 11; }));
         REQUIRE(on.does.peers.size() == 1);
         CHECK(on.does.peers[0] == survivor);
         for (const auto& why : on.does.closes) CHECK(why.by == reason_of(what));
@@ -509,8 +507,7 @@ TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
         CAPTURE(queued);
         stage<Bed> on;
         std::size_t taken = 0;
-        auto server =
-            on.bed.make(scripted{on.does}, {.high_mark = 2'000'000, .send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does}, {.high_mark = 2'000'000, .send_buffer = 4096});
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
             if (tcp::as_text(data) == "queue") {
                 peer.send(std::string(queued, 'q'));
@@ -687,8 +684,8 @@ TEST_CASE_TEMPLATE("51 descriptors and slots used again at once: no event reache
         on.bed.run(server, 1ms);
         for (auto& c : clients) c.shutdown_send();
     }
-    CHECK(on.bed.until(
-        server, [&] { return on.does.opens == clients.size() && on.does.peers.empty(); }));
+    CHECK(on.bed.until(server,
+                       [&] { return on.does.opens == clients.size() && on.does.peers.empty(); }));
     for (std::size_t i = 0; i != clients.size(); ++i)
         CHECK(clients[i].received().find_first_not_of(letters[i]) == std::string::npos);
     CHECK(mixed_up == 0);
@@ -830,8 +827,8 @@ TEST_CASE_TEMPLATE("52 20,000 closes at once: no recursion, and linear (S)", Bed
     for (const ending how : {ending::stopped, ending::drained, ending::closed_by_one,
                              ending::aborted_by_one, ending::deadline}) {
         CAPTURE(static_cast<int>(how));
-        // Twenty times as many cost twenty times as much, or a few times that, as they fit no cache;
-        // not four hundred times.
+        // Twenty times as many cost twenty times as much, or a few times that, as they fit no
+        // cache; not four hundred times.
         std::int64_t few = INT64_MAX, many = INT64_MAX;
         for (int i = 0; i != 3; ++i) few = std::min(few, end_at_once<Bed>(1'000, how));
         for (int i = 0; i != 2; ++i) many = std::min(many, end_at_once<Bed>(20'000, how));
@@ -877,10 +874,10 @@ TEST_CASE("53 an administrator's kill (ss -K): system_error, and the peer sees a
     const auto where = on.bed.listen(server);
     auto client = on.bed.connect(where), bystander = on.bed.connect(where);
     REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2 && client.connected(); }));
-    const std::string ports = std::to_string(where.port()) + " and dport = :" +
-                              std::to_string(client.local_endpoint().port());
-    const std::string kill = "ss -K -t -n -H src 127.0.0.1 and dst 127.0.0.1 and sport = :" +
-                             ports + " 2>/dev/null";
+    const std::string ports = std::to_string(where.port()) +
+                              " and dport = :" + std::to_string(client.local_endpoint().port());
+    const std::string kill =
+        "ss -K -t -n -H src 127.0.0.1 and dst 127.0.0.1 and sport = :" + ports + " 2>/dev/null";
     std::string killed;
     if (FILE* const out = ::popen(kill.c_str(), "r"); out != nullptr) {
         char line[512];
@@ -915,8 +912,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
         peer.close();
     };
     on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) { over_at = now(); };
-    auto server =
-        on.bed.make(scripted{on.does}, {.close_timeout = 150ms, .send_buffer = 4096});
+    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 150ms, .send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
     client.pause_receiving();
     client.send("?");
@@ -991,8 +987,8 @@ TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE
             peer.send(std::string(queued, 'x'));
             peer.close();
         };
-        auto server = on.bed.make(
-            scripted{on.does}, {.close_timeout = tcp::duration{}, .send_buffer = 4096});
+        auto server =
+            on.bed.make(scripted{on.does}, {.close_timeout = tcp::duration{}, .send_buffer = 4096});
         auto client = on.bed.connect_narrow(on.bed.listen(server));
         client.pause_receiving();
         client.send("?");
@@ -1059,16 +1055,14 @@ TEST_CASE_TEMPLATE("54 many close deadlines: each at its own time, those that fi
 
 // ---- resets ----
 
-TEST_CASE_TEMPLATE("30 a reset in mid-message: one on_close that says so", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("30 a reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {
     for (const bool queued : {false, true}) {
         CAPTURE(queued);
         stage<Bed> on;
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
             if (queued && peer.send_queue_size() == 0) peer.send(std::string(900'000, 'x'));
         };
-        auto server =
-            on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .send_buffer = 4096});
         const auto where = on.bed.listen(server);
         for (std::size_t i = 1; i != 6; ++i) {
             on.does.received.clear();
@@ -1119,8 +1113,7 @@ TEST_CASE_TEMPLATE("a reset after close(): with a queue it is the reason, withou
             if (on.does.closes.empty()) peer.send(std::string(queued, 'x'));
             peer.close();
         };
-        auto server =
-            on.bed.make(scripted{on.does}, {.close_timeout = 100s, .send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100s, .send_buffer = 4096});
         auto client = on.bed.connect_narrow(on.bed.listen(server));
         client.pause_receiving();
         client.send("?");

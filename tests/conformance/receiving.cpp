@@ -287,8 +287,7 @@ TEST_CASE_TEMPLATE("22 data and FIN together: all data, then one end", Bed, CONF
     }
 }
 
-TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t size : {0, 1, 30'000, 300'000}) {
         CAPTURE(size);
         stage<Bed> on;
@@ -306,8 +305,8 @@ TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed,
     }
 }
 
-TEST_CASE_TEMPLATE("23 reading paused while much waits: memory bounded, all there on resuming",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("23 reading paused while much waits: memory bounded, all there on resuming", Bed,
+                   CONFORMANCE_BEDS) {
     const std::size_t size = Bed::simulated ? 2'000'000 : 64 << 20;
     const std::string sent = pattern(size);
     for (const bool at_once : {true, false}) {
@@ -363,8 +362,7 @@ TEST_CASE_TEMPLATE("24 paused inside on_data: no further call", Bed, CONFORMANCE
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("24 paused and resumed inside on_data: nothing is lost", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("24 paused and resumed inside on_data: nothing is lost", Bed, CONFORMANCE_BEDS) {
     study seen;
     seen.at_data = [](tcp::connection& peer, tcp::bytes) {
         peer.pause_receive();
@@ -761,8 +759,7 @@ TEST_CASE_TEMPLATE("31 a message in every cutting", Bed, CONFORMANCE_BEDS) {
     CHECK(seen.repeats == 0);
 }
 
-TEST_CASE_TEMPLATE("31 an on_data that takes any part of what it is given", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("31 an on_data that takes any part of what it is given", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t buffer : {1, 100, 64 * 1024}) {
         CAPTURE(buffer);
         study seen;

@@ -390,8 +390,8 @@ TEST_CASE_TEMPLATE("35 no on_writable after close(), nor for a peer that is gone
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
             peer.send(std::string(1'000'000, 'x'));
         };
-        auto server = on.bed.make(
-            scripted{on.does}, {.high_mark = 60'000, .low_mark = 20'000, .send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does},
+                                  {.high_mark = 60'000, .low_mark = 20'000, .send_buffer = 4096});
         const auto where = on.bed.listen(server);
         auto client = on.bed.connect_narrow(where);
         client.pause_receiving();

@@ -176,17 +176,15 @@ TEST_CASE_TEMPLATE("44 stop() inside every hook", Bed, CONFORMANCE_BEDS) {
         }));
         CHECK(on.does.closes.size() == 4);
         const bool ended_before = where == hook::close;
-        CHECK(count_of(server.statistics(), closed_by::server_stopping) ==
-              (ended_before ? 3 : 4));
+        CHECK(count_of(server.statistics(), closed_by::server_stopping) == (ended_before ? 3 : 4));
         CHECK(server.statistics().open == 0);
         CHECK_FALSE(server.poll());
         CHECK_FALSE(server.run_for(1h));
         server.run();
         CHECK(on.bed.until(server, [&] {
             client.go_on(static_cast<decltype(&server)>(nullptr));
-            return client.over() && std::all_of(idle.begin(), idle.end(), [](auto& c) {
-                       return c.ended() || c.was_reset();
-                   });
+            return client.over() && std::all_of(idle.begin(), idle.end(),
+                                                [](auto& c) { return c.ended() || c.was_reset(); });
         }));
         CHECK(on.does.closes.size() == 4);
     }
@@ -419,9 +417,7 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
         {
             auto server = on.bed.make(scripted{on.does}, small_marks);
             const auto at = on.bed.listen(server);
-            on.does.on_open = [&](tcp::connection& peer) {
-                peer.send(std::string(queued, 'q'));
-            };
+            on.does.on_open = [&](tcp::connection& peer) { peer.send(std::string(queued, 'q')); };
             std::size_t refused = 0;
             on.does.on_close = [&](tcp::connection& peer, const tcp::close_reason&) {
                 refused += peer.send("stale") ? 0 : 1;
@@ -460,7 +456,8 @@ TEST_CASE_TEMPLATE("44 a server that is being destroyed is not run by its last h
             failures.push_back(error_of([&](auto& f) { server.run(f); }));
             failures.push_back(error_of([&](auto& f) { server.accept(f); }));
         };
-        auto client = on.bed.connect(at), other = on.bed.connect(at);
+        on.bed.connect(at);
+        on.bed.connect(at);
         REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
     }
     CHECK(failures.size() == 6);
@@ -530,8 +527,7 @@ TEST_CASE_TEMPLATE("what poll() and run_for() return, and how long they take", B
 
     on.does.on_data = [&](tcp::connection&, tcp::bytes) { server.stop(); };
     client.send("!");
-    while (server.run_for(1h)) {
-    }
+    while (server.run_for(1h)) {}
     CHECK(on.does.closes.size() == 1);
     CHECK_FALSE(server.poll(failure));
     CHECK_FALSE(failure);  // to have stopped is no error
@@ -644,15 +640,13 @@ TEST_CASE_TEMPLATE("65 drain in every order with stop() and itself", Bed, CONFOR
     CHECK(ended_by([](auto& s) { s.drain(tcp::duration::max()), s.poll(), s.drain({}); }) ==
           closed_by::drain_deadline);
     CHECK(ended_by([](auto& s) { s.drain(1h), s.stop(); }) == closed_by::server_stopping);
-    CHECK(ended_by([](auto& s) { s.drain(1h), s.poll(), s.stop(); }) ==
-          closed_by::server_stopping);
+    CHECK(ended_by([](auto& s) { s.drain(1h), s.poll(), s.stop(); }) == closed_by::server_stopping);
     CHECK(ended_by([](auto& s) { s.stop(), s.drain(1h); }) == closed_by::server_stopping);
     CHECK(ended_by([](auto& s) { s.pause_accept(), s.poll(), s.drain({}), s.resume_accept(); }) ==
           closed_by::drain_deadline);
 }
 
-TEST_CASE_TEMPLATE("65 drain with nobody connected: run() returns at once", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_CASE_TEMPLATE("65 drain with nobody connected: run() returns at once", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto at = on.bed.listen(server);
@@ -760,8 +754,7 @@ TEST_CASE("44 drain() from another thread while the server runs (K)") {
         server.drain(finish ? 1h : 1ms);
         if (finish) {
             // The loop has closed its listeners when a new client is refused.
-            while (!blocking_client{at}.refused()) {
-            }
+            while (!blocking_client{at}.refused()) {}
             CHECK(echoes(client));
             client.shutdown_send();
             CHECK(client.over());

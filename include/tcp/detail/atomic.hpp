@@ -1,5 +1,6 @@
-// What this library needs of std::atomic. The header <atomic> alone would cost 7 MB and 30 ms in every compilation of
-// the echo program; the compiler's own operations, which it stands on, cost nothing.
+// What this library needs of std::atomic. The header <atomic> alone would cost 7 MB and 30 ms in
+// every compilation of the echo program; the compiler's own operations, which it stands on, cost
+// nothing.
 #pragma once
 
 namespace tcp::inline v0::detail {

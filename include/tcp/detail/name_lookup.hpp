@@ -13,7 +13,6 @@
 
 namespace tcp::inline v0::detail {
 
-
 // What getaddrinfo(3) returned, as an error code.
 inline std::error_code name_error(int result, int system) noexcept {
     switch (result) {

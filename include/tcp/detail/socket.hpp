@@ -66,7 +66,8 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
     // Of two servers that start at once one could remove the file that the other has just made. The
     // lock of the folder prevents it: who does not get it sees the other replace the file.
     const std::size_t slash = path.rfind('/');
-    const std::string folder{slash == path.npos ? "." : path.data(), slash == path.npos ? 1 : slash + 1};
+    const std::string folder{slash == path.npos ? "." : path.data(),
+                             slash == path.npos ? 1 : slash + 1};
     const descriptor lock{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return EADDRINUSE;

@@ -7,10 +7,10 @@
 //   accepted event, with a socket
 //      │                 refuse(socket): gone, with a reset; no further event
 //      ▼
-//   open(id, socket)     from here on the connection is named by id: slot and generation, never by descriptor
+//   open(id, socket)     from here on its name is id: slot and generation, never a descriptor
 //      │
-//      ├─ received, ended, failed    while receiving is not paused; after ended only failed may come, when the
-//      │                             connection is reset, paused or not; after failed nothing
+//      ├─ received, ended, failed    while receiving is not paused; behind ended only failed, when
+//      │                             it is reset, paused or not; behind failed nothing
 //      ├─ send() ── done ──────────  finished in the return value; there is no event
 //      │         ├─ blocked ──────►  one writable event, when it is worth while to call send() again
 //      │         └─ in_flight ────►  one sent event; until it was delivered the pieces stay in place

@@ -169,7 +169,8 @@ protected:
         while (!closing_ones_.empty()) {
             auto& s = static_cast<slot_type&>(*closing_ones_.front());
             if (duration::nanoseconds(s.close_deadline_) > now) return;
-            // With all sent and FIN behind it, only the peer's own end is missing: that is no failure.
+            // With all sent and FIN behind it, only the peer's own end is missing: that is no
+            // failure.
             if (!s.queue_.empty()) s.reason_ = closed_by::deadline;
             finish(s);
         }

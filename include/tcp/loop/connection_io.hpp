@@ -1,5 +1,5 @@
-// What is wanted of a connection becomes operations of the engine: sending, FIN, pausing, deadlines. No handler is
-// needed for that, and none is called here.
+// What is wanted of a connection becomes operations of the engine: sending, FIN, pausing,
+// deadlines. No handler is needed for that, and none is called here.
 #pragma once
 
 #include <cerrno>
@@ -79,7 +79,8 @@ protected:
         }
     }
 
-    /// What the engine said of a send of the queue and then of what is lent. With no memory to go on the connection ends.
+    /// What the engine said of a send of the queue and then of what is lent. With no memory to go
+    /// on the connection ends.
     [[gnu::noinline]] void heed_first(connection& c, send_outcome outcome) {
         try {
             heed(c, outcome);

@@ -42,8 +42,7 @@ public:
     ~loop_owner() {
         if (shared_->running.load_acquire() != 0) {
             shared_->loop.stop();
-            if (shared_->runner.load_relaxed() != &thread_mark)
-                await_end();
+            if (shared_->runner.load_relaxed() != &thread_mark) await_end();
         }
         shared_->let_go();
     }

@@ -41,7 +41,8 @@ public:
     /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no
     /// memory.
     [[gnu::cold]] explicit epoll_engine(const options& settings)
-        : settings_{settings}, buffer_{static_cast<std::byte*>(::operator new(settings.receive_buffer, aligned))} {}
+        : settings_{settings},
+          buffer_{static_cast<std::byte*>(::operator new(settings.receive_buffer, aligned))} {}
     epoll_engine(const epoll_engine&) = delete;
     epoll_engine& operator=(const epoll_engine&) = delete;
     [[gnu::cold]] ~epoll_engine() {
@@ -342,8 +343,8 @@ private:
         return fell_short(c, n);
     }
 
-    /// The system took fewer bytes than there were, or none: it has no room, as epoll(7) says, and an edge will come;
-    /// unless that was all that one call takes, or a signal came between.
+    /// The system took fewer bytes than there were, or none: it has no room, as epoll(7) says, and
+    /// an edge will come; unless that was all that one call takes, or a signal came between.
     [[gnu::noinline]] static send_outcome fell_short(state& c, ssize_t n) {
         constexpr ssize_t most_of_one_call = 0x7ffff000;  // sendmsg(2), NOTES of write(2)
         if (n < 0 && errno != EAGAIN && errno != EINTR)
