@@ -12,8 +12,8 @@
 //      ├─ received, ended, failed    while receiving is not paused; behind ended only failed, when
 //      │                             it is reset, paused or not; behind failed nothing
 //      ├─ send() ── done ──────────  finished in the return value; there is no event
-//      │         ├─ blocked ──────►  one writable event, when it is worth while to call send() again
-//      │         └─ in_flight ────►  one sent event; until it was delivered the pieces stay in place
+//      │         ├─ blocked ──────►  one writable event, when send() is worth calling again
+//      │         └─ in_flight ────►  one sent event; the pieces stay in place until then
 //      ▼
 //   close(id) ── true ─────────────  closed in the return value; there is no event
 //             └─ false ───────────►  one closed event, after every operation in flight was reaped

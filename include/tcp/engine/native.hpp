@@ -4,8 +4,7 @@
 #if defined(__linux__)
 #    include <tcp/engine/epoll/epoll_engine.hpp>
 #else
-#    error \
-        "tcp-server runs on Linux. Other systems need an engine of their own: see tcp/engine/concept.hpp."
+#    error "tcp-server runs on Linux; elsewhere it needs an engine: see tcp/engine/concept.hpp."
 #endif
 
 namespace tcp::inline v0 {
