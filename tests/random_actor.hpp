@@ -64,6 +64,7 @@ struct stage {
     tcp::simulation& world;
     tcp::simulated::random& dice;
     tcp::options set{};
+    duration oversleep{};  // how late the world may wake a server
     enum class reply { echo, copies, frames, some, silence } replies{};
     unsigned closing = 0, aborting = 0, finishing = 0, pausing = 0, throwing = 0, broadcasting = 0;
     unsigned stopping = 0, failing_copies = 0;
@@ -211,7 +212,9 @@ private:
     void check_deadline() {
         if (!book_->closes) return;
         const duration took = stage_->world.now() - book_->closed_at;
-        stage_->expect(took >= stage_->set.close_timeout, "I: a deadline was early");
+        const duration asked = stage_->set.close_timeout;
+        stage_->expect(took >= asked, "I: a deadline was early");
+        stage_->expect(took <= asked + stage_->oversleep, "I: a deadline was late");
     }
 
     // What can no longer be sent does not hold back what is received.

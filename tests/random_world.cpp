@@ -79,6 +79,7 @@ public:
         stage_.told = std::getenv("TCP_TEST_TRACE") != nullptr;
         if (stage_.told)
             world_.trace([](std::string_view line) { std::puts(std::string(line).c_str()); });
+        stage_.oversleep = world_.current_faults().oversleep_max;
         draw();
         server_ = make_server(stage_, dice_.chance(500));
     }

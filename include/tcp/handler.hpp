@@ -3,7 +3,8 @@
 //   void        on_open(connection&)                      a client connected
 //   void        on_data(connection&, bytes)               it sent these bytes; all were taken
 //   std::size_t on_data(connection&, bytes)               ... so many were taken; the rest is shown
-//                                                         again, in one piece with what comes next
+//                                                         again: at once if some were taken, and
+//                                                         in one piece with what comes next
 //   void        on_end(connection&)                       it has finished sending; without this
 //                                                         hook the queue is sent, then it closes
 //   void        on_writable(connection&)                  the queue fell to the low mark after

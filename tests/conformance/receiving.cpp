@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <ostream>  // doctest prints error codes
 #include <string>
 #include <string_view>
@@ -227,6 +228,8 @@ public:
     typename Bed::client messenger;
 };
 
+using sizes = std::initializer_list<std::size_t>;
+
 constexpr auto pause_it = [](tcp::connection& peer) { peer.pause_receive(); };
 
 /// How many bytes at the beginning are whole frames: a byte that says how many follow, and those.
@@ -265,7 +268,7 @@ private:
 }  // namespace
 
 TEST_CASE_TEMPLATE("22 data and FIN together: all data, then one end", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t size : {0, 1, 4096, 30'000, 65'536, 65'537, 300'000}) {
+    for (const std::size_t size : sizes{0, 1, 4096, 30'000, 65'536, 65'537, 300'000}) {
         CAPTURE(size);
         study seen;
         stage<Bed> on;
@@ -288,7 +291,7 @@ TEST_CASE_TEMPLATE("22 data and FIN together: all data, then one end", Bed, CONF
 }
 
 TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t size : {0, 1, 30'000, 300'000}) {
+    for (const std::size_t size : sizes{0, 1, 30'000, 300'000}) {
         CAPTURE(size);
         stage<Bed> on;
         auto server = on.bed.make(tcp::echo{});
@@ -382,7 +385,7 @@ TEST_CASE_TEMPLATE("24 paused and resumed inside on_data: nothing is lost", Bed,
 TEST_CASE_TEMPLATE("25 FIN or reset while paused: no spin, and nothing lost on resuming", Bed,
                    counting_bed, SIMULATED_BEDS) {
     for (const bool reset : {false, true}) {
-        for (const std::size_t size : {0, 20'000}) {
+        for (const std::size_t size : sizes{0, 20'000}) {
             CAPTURE(reset);
             CAPTURE(size);
             study seen;
@@ -760,7 +763,7 @@ TEST_CASE_TEMPLATE("31 a message in every cutting", Bed, CONFORMANCE_BEDS) {
 }
 
 TEST_CASE_TEMPLATE("31 an on_data that takes any part of what it is given", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t buffer : {1, 100, 64 * 1024}) {
+    for (const std::size_t buffer : sizes{1, 100, 64 * 1024}) {
         CAPTURE(buffer);
         study seen;
         tcp::simulation::random_generator dice{31};
@@ -807,7 +810,7 @@ TEST_CASE_TEMPLATE("31 what is left when the peer finishes is not shown again", 
 TEST_CASE_TEMPLATE("31 past receive_limit the connection ends with that reason", Bed,
                    CONFORMANCE_BEDS) {
     constexpr std::size_t limit = 1000;
-    for (const std::size_t buffer : {1, 64, 64 * 1024}) {
+    for (const std::size_t buffer : sizes{1, 64, 64 * 1024}) {
         CAPTURE(buffer);
         study seen;
         seen.taking = [](tcp::connection&, tcp::bytes) -> std::size_t { return 0; };
@@ -845,7 +848,7 @@ TEST_CASE_TEMPLATE("31 past receive_limit the connection ends with that reason",
 }
 
 TEST_CASE_TEMPLATE("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t left : {1000, 1001}) {
+    for (const std::size_t left : sizes{1000, 1001}) {
         CAPTURE(left);
         study seen;
         seen.taking = [&](tcp::connection&, tcp::bytes data) {

@@ -18,7 +18,8 @@ namespace {
 /// What is said of these options; nothing where they are taken.
 std::string refusal(const options& settings) {
     try {
-        CHECK(&tcp::detail::checked(settings) == &settings);
+        const options& same = tcp::detail::checked(settings);
+        CHECK(&same == &settings);
     } catch (const std::system_error& thrown) {
         CHECK(thrown.code() == tcp::error::bad_options);
         const std::string text = thrown.what();

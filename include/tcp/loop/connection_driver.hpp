@@ -189,8 +189,8 @@ private:
     [[gnu::always_inline]] void show(slot_type& s, bytes data) {
         enter(s, data);
         const std::size_t taken = call_on_data(s, data);
-        if (taken < data.size()) [[unlikely]]
-            keep(s, data.subspan(taken));
+        if constexpr (has_counting_on_data<Handler>)
+            if (taken < data.size()) keep(s, show_rest(s, data, taken));
         if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
             if (lent.empty()) return leave();
             const send_outcome outcome = engine_.send(id_of(s), {&lent, 1});
@@ -214,9 +214,29 @@ private:
         leave();
     }
 
+    /// Shows the rest as long as the handler takes some of it: a handler may take one message in
+    /// each call. What it leaves in the end. With many answers waiting, or paused, the rest is shown
+    /// later.
+    [[gnu::noinline]] bytes show_rest(slot_type& s, bytes data, std::size_t taken) {
+        data = data.subspan(taken);
+        while (taken != 0 && !data.empty() && (s.flags_ & holds_data) == 0) {
+            if (s.send_queue_size() > settings_.high_mark) {
+                s.flags_ |= connection::show_kept;
+                break;
+            }
+            taken = call_on_data(s, data);
+            data = data.subspan(taken);
+        }
+        return data;
+    }
+
     /// Shows what was kept. It may move afterwards, so nothing is lent from it.
     [[gnu::noinline]] void show_kept(slot_type& s) {
-        s.kept_.consume(pool, call_on_data(s, s.kept_.view()));
+        const bytes kept = s.kept_.view();
+        std::size_t taken = call_on_data(s, kept);
+        if constexpr (has_counting_on_data<Handler>)
+            taken = kept.size() - show_rest(s, kept, taken).size();
+        s.kept_.consume(pool, taken);
         check_receive_limit(s);
     }
 

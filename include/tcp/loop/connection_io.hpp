@@ -68,7 +68,8 @@ protected:
             while ((c.flags_ & (holds_send | connection::abort_wanted)) == 0) {
                 bytes pieces[most_pieces];
                 std::size_t count = c.queue_.gather({pieces, most_pieces - 1});
-                if (!lent.empty() && count < most_pieces - 1) pieces[count++] = lent;
+                if (count == most_pieces - 1) c.own_lent();  // it goes with a later call
+                if (!lent.empty()) pieces[count++] = lent;
                 if (count == 0) return;
                 heed(c, engine_.send(id_of(c), {pieces, count}));
             }
