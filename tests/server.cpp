@@ -108,6 +108,10 @@ static_assert(!std::is_convertible_v<tcp::options, tcp::server<>>);
 static_assert(!std::is_convertible_v<worded, tcp::server<worded>>);
 
 // Deduced: a prototype is one, options are options.
+template <class... Arguments>
+concept deduces = requires {
+    tcp::server(std::declval<Arguments>()...);
+};
 static_assert(std::is_same_v<decltype(tcp::server{worded{}}), tcp::server<worded>>);
 static_assert(std::is_same_v<decltype(tcp::server{worded{}, tcp::options{}}), tcp::server<worded>>);
 static_assert(std::is_same_v<decltype(tcp::server{tcp::options{}}), tcp::server<>>);
@@ -132,6 +136,17 @@ TEST_CASE("server: with nothing but its type, and with options") {
         CHECK(open_descriptors() > before);
     }
     CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("server: the handler is deduced, however the options are given") {
+    CHECK(deduces<worded>);
+    CHECK(deduces<worded&>);
+    CHECK(deduces<const worded&>);
+    CHECK(deduces<worded, tcp::options>);
+    CHECK(deduces<worded, tcp::options&>);
+    CHECK(deduces<worded, const tcp::options&>);
+    CHECK(deduces<const worded&, const tcp::options&>);
+    CHECK(deduces<const tcp::options&>);
 }
 
 TEST_CASE("server: each connection gets a copy of the prototype, which shares what it points to") {
@@ -276,7 +291,7 @@ TEST_CASE("server: options that cannot work are refused, whichever way it is mad
             FAIL_CHECK("these options were taken");
         };
         check([&] { tcp::server<>{refused}; });
-        check([&] { tcp::server{worded{}, refused}; });
+        check([&] { tcp::server<worded>{worded{}, refused}; });
         check([&] { tcp::server<unique>{[] { return unique{}; }, refused}; });
         check([&] {
             tcp::simulation world;

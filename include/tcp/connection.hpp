@@ -82,7 +82,7 @@ public:
 
     /// Ends the connection at once: the queue is dropped and the peer sees a reset (RST). RFC 9293
     /// 3.10.5.
-    void abort() noexcept { end(closed_by::handler_aborted, abort_wanted); }
+    void abort() noexcept { end(closed_by::handler_aborted, reset_now); }
 
     /// Finishes sending: what is queued is sent, then FIN. The peer's data still comes.
     /// shutdown(2), SHUT_WR. When both sides have finished the connection ends.
@@ -105,6 +105,9 @@ public:
         flags_ = (flags_ & ~user_paused) | show_kept;
         touch();
     }
+
+    /// Bytes that an on_data that returns a count has left. In on_end: what is missing its rest.
+    std::size_t unread_size() const noexcept { return kept_.size(); }
 
     /// Whether resume_receive() is called for. Pauses at the high mark do not count.
     bool receive_paused() const noexcept { return (flags_ & user_paused) != 0; }
@@ -143,14 +146,15 @@ private:
         end_unseen = 1 << 5,     // ... or its failure, while paused: the handler does not know yet
         shutdown_wanted = 1 << 6,
         close_wanted = 1 << 7,
-        abort_wanted = 1 << 8,
+        abort_wanted = 1 << 8,  // on_close next
         fin_sent = 1 << 9,
-        send_failed =
-            1 << 10,  // nothing can be sent any more; what was received is still delivered
+        send_failed = 1 << 10,   // nothing leaves any more; what was received is still shown
         send_blocked = 1 << 11,  // the engine says when to go on
         send_in_flight = 1 << 12,
-        finished = 1 << 13,  // on_close was called
-        in_use = 1 << 14,    // this slot holds a connection
+        finished = 1 << 13,      // on_close was called
+        reset_wanted = 1 << 14,  // RST, not FIN
+        in_use = 1 << 15,        // this slot holds a connection
+        reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
 
@@ -162,9 +166,11 @@ private:
             loop_->touched_ones.push_back(*this);
     }
 
-    // The first reason stays.
-    void end(closed_by by, flag how) noexcept {
-        if ((flags_ & (close_wanted | abort_wanted | send_failed | finished)) == 0) reason_ = by;
+    // The first reason stays; but a reset replaces a close that is not done yet.
+    void end(closed_by by, std::uint32_t how) noexcept {
+        std::uint32_t settled = abort_wanted | send_failed | finished;
+        if ((how & reset_wanted) == 0) settled |= close_wanted;
+        if ((flags_ & settled) == 0) reason_ = by;
         flags_ |= how;
         touch();
     }
@@ -182,7 +188,7 @@ private:
     error may_queue() noexcept {
         if ((flags_ & no_send) != 0) return error::not_open;
         if (send_queue_size() <= loop_->send_queue_limit) return {};
-        end(closed_by::limit, abort_wanted);
+        end(closed_by::limit, reset_now);
         limit_ = limit::send_queue;
         return error::send_queue_limit;
     }

@@ -14,6 +14,8 @@
 #include <system_error>
 #include <vector>
 
+#include <tcp/resolve.hpp>
+
 #include "beds.hpp"
 
 using conformance::epoll_bed;

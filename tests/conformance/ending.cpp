@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -29,6 +30,8 @@ using conformance::stage;
 using tcp::closed_by;
 
 namespace {
+
+using sizes = std::initializer_list<std::size_t>;
 
 enum class hook { open, data, writable, end, close };
 enum class act { close, abort, throw_exception, throw_number };
@@ -503,7 +506,7 @@ TEST_CASE_TEMPLATE("48 close() in on_open to a client that has sent already", Be
 // ---- 49 ----
 
 TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t queued : {0, 1'000'000}) {
+    for (const std::size_t queued : sizes{0, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
         std::size_t taken = 0;
@@ -931,7 +934,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
 
 TEST_CASE_TEMPLATE("54 close to a peer that vanished ends at close_timeout (S)", Bed,
                    conformance::fair_bed, conformance::late_bed, conformance::rough_bed) {
-    for (const std::size_t queued : {0, 500'000}) {
+    for (const std::size_t queued : sizes{0, 500'000}) {
         CAPTURE(queued);
         stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
@@ -980,7 +983,7 @@ TEST_CASE_TEMPLATE("54 with everything sent by close_timeout the rest is the sys
 }
 
 TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE_BEDS) {
-    for (const std::size_t queued : {0, 5, 1'000'000}) {
+    for (const std::size_t queued : sizes{0, 5, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
@@ -1106,7 +1109,7 @@ TEST_CASE_TEMPLATE("a reset after the peer's end, while the handler takes its ti
 
 TEST_CASE_TEMPLATE("a reset after close(): with a queue it is the reason, without it is none", Bed,
                    CONFORMANCE_BEDS) {
-    for (const std::size_t queued : {0, 1'000'000}) {
+    for (const std::size_t queued : sizes{0, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {

@@ -171,7 +171,7 @@ protected:
             if (duration::nanoseconds(s.close_deadline_) > now) return;
             // With all sent and FIN behind it, only the peer's own end is missing: that is no
             // failure.
-            if (!s.queue_.empty()) s.reason_ = closed_by::deadline;
+            if (!s.queue_.empty()) s.end(closed_by::deadline, connection::reset_now);
             finish(s);
         }
     }
@@ -215,8 +215,8 @@ private:
     }
 
     /// Shows the rest as long as the handler takes some of it: a handler may take one message in
-    /// each call. What it leaves in the end. With many answers waiting, or paused, the rest is shown
-    /// later.
+    /// each call. What it leaves in the end. With many answers waiting, or paused, the rest is
+    /// shown later.
     [[gnu::noinline]] bytes show_rest(slot_type& s, bytes data, std::size_t taken) {
         data = data.subspan(taken);
         while (taken != 0 && !data.empty() && (s.flags_ & holds_data) == 0) {
@@ -271,7 +271,7 @@ private:
 
     void check_receive_limit(slot_type& s) {
         if (s.kept_.size() <= settings_.receive_limit) return;
-        s.end(closed_by::limit, connection::abort_wanted);
+        s.end(closed_by::limit, connection::reset_now);
         s.limit_ = limit::receive;
     }
 
@@ -293,6 +293,7 @@ private:
             } catch (...) {
                 threw(s);
             }
+            s.kept_.clear(pool);  // there is nothing to come that could complete it
         } else {
             s.end(closed_by::peer_finished, connection::close_wanted);
         }
@@ -385,9 +386,8 @@ private:
         }
         touched_ones.remove(s);
         closing_ones_.remove(s);
-        const bool hard = why.by == closed_by::handler_aborted ||
-                          why.by == closed_by::handler_threw || why.by == closed_by::limit ||
-                          why.by == closed_by::deadline;
+        // A FIN would make what the peer has look complete.
+        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
         if (engine_.close(id_of(s), hard ? close_mode::reset : close_mode::graceful))
             release(s);
         else

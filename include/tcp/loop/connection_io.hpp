@@ -127,8 +127,7 @@ protected:
     }
 
     [[gnu::cold]] void threw(connection& c) noexcept {
-        lent = {};
-        c.end(closed_by::handler_threw, connection::abort_wanted);
+        c.end(closed_by::handler_threw, connection::reset_now);
     }
 
     // ---- carrying out ----
