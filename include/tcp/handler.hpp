@@ -70,19 +70,25 @@ template <class H>
 concept derivable = std::is_class_v<H> && !std::is_final_v<H>;
 
 template <class H>
-concept declares_on_open = has_on_open<H> ||
-    (derivable<H> && !requires { &with_names<H>::on_open; });
+concept declares_on_open = has_on_open<H> || requires {
+    &H::on_open;
+} ||(derivable<H> && !requires { &with_names<H>::on_open; });
 template <class H>
-concept declares_on_data = has_on_data<H> ||
-    (derivable<H> && !requires { &with_names<H>::on_data; });
+concept declares_on_data = has_on_data<H> || requires {
+    &H::on_data;
+} ||(derivable<H> && !requires { &with_names<H>::on_data; });
 template <class H>
-concept declares_on_end = has_on_end<H> ||(derivable<H> && !requires { &with_names<H>::on_end; });
+concept declares_on_end = has_on_end<H> || requires {
+    &H::on_end;
+} ||(derivable<H> && !requires { &with_names<H>::on_end; });
 template <class H>
-concept declares_on_writable = has_on_writable<H> ||
-    (derivable<H> && !requires { &with_names<H>::on_writable; });
+concept declares_on_writable = has_on_writable<H> || requires {
+    &H::on_writable;
+} ||(derivable<H> && !requires { &with_names<H>::on_writable; });
 template <class H>
-concept declares_on_close = has_on_close<H> ||
-    (derivable<H> && !requires { &with_names<H>::on_close; });
+concept declares_on_close = has_on_close<H> || requires {
+    &H::on_close;
+} ||(derivable<H> && !requires { &with_names<H>::on_close; });
 template <class H>
 concept declares_a_hook = declares_on_open<H> || declares_on_data<H> || declares_on_end<H> ||
     declares_on_writable<H> || declares_on_close<H>;

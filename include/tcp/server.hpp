@@ -98,7 +98,7 @@ public:
         if (failure) return {};
         bound_.grow_to(bound_count_);
         bound_[bound_count_++] = bound;
-        loop_->add_listener();
+        loop_->set_listeners(static_cast<listener_id>(bound_count_));
         return bound;
     }
 
@@ -243,6 +243,7 @@ private:
                                     endpoint& last) {
         if (!may_bind(failure)) return {};
         endpoint first;
+        const std::size_t before = bound_count_;
         std::error_code absent;
         detail::name_lookup names{text, failure};
         while (const endpoint one = names.next()) {
@@ -255,11 +256,21 @@ private:
             if (failure == std::errc::address_not_available ||
                 failure == std::errc::address_family_not_supported)
                 absent = std::exchange(failure, {});
-            if (failure) return {};
+            if (failure) {
+                take_back(before);
+                return {};
+            }
             if (!first) first = bound;
         }
         if (!first && !failure) failure = absent ? absent : make_error_code(error::name_not_found);
         return first;
+    }
+
+    // Unbinds all but the first so many.
+    [[gnu::cold]] void take_back(std::size_t count) {
+        bound_count_ = count;
+        loop_->engine().unbind(static_cast<listener_id>(count));
+        loop_->set_listeners(static_cast<listener_id>(count));
     }
 
     [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {

@@ -900,6 +900,33 @@ TEST_CASE_TEMPLATE("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) 
     }
 }
 
+TEST_CASE_TEMPLATE("31 closing with more than receive_limit left: what was sent arrives", Bed,
+                   CONFORMANCE_BEDS) {
+    for (const bool kept : {false, true}) {
+        CAPTURE(kept);
+        study seen;
+        seen.taking = [&](tcp::connection& peer, tcp::bytes data) -> std::size_t {
+            if (data.size() <= 1000) return 0;
+            peer.send("too long");
+            peer.close();
+            return 0;
+        };
+        laboratory<Bed, counting_subject> lab{seen, {.receive_limit = 1000}};
+        if (kept) {
+            lab.client.send(pattern(900));
+            lab.until([&] { return seen.rest.size() == 900; });
+        }
+        lab.client.send(pattern(3000));
+        lab.client.shutdown_send();
+        lab.until([&] { return seen.closes == 1; });
+        CHECK(seen.reason.by == closed_by::handler_closed);
+        CHECK(seen.reason.unsent == 0);
+        lab.until([&] { return lab.client.ended() || lab.client.was_reset(); });
+        CHECK(lab.client.received() == "too long");
+        CHECK_FALSE(lab.client.was_reset());
+    }
+}
+
 TEST_CASE_TEMPLATE("31 the rest is shown again at once on resume_receive()", Bed,
                    CONFORMANCE_BEDS) {
     study seen;

@@ -112,9 +112,11 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
                           detail::null_sink& sink, std::error_code& failure) {
     { E::name } -> std::convertible_to<const char*>;
 
-    // Listeners. bind() may be called for several endpoints, each gives the next listener_id;
+    // Listeners. bind() may be called for several endpoints, each gives the next listener_id, and
+    // unbind() takes back those from this one on, before listen();
     // listen() is called once for each. Nothing is accepted before arm_accept().
     { e.bind(where, failure) } -> std::same_as<endpoint>;
+    { e.unbind(listener) } -> std::same_as<void>;
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;
     { e.arm_accept(listener, accept) } -> std::same_as<void>;
     { e.pause_accept(listener) } -> std::same_as<void>;

@@ -32,8 +32,8 @@ public:
     const loop_counters& counters() const noexcept { return counters_; }
     duration now() const { return engine_.now(); }
 
-    /// There is one more listener, numbered by the engine from 0.
-    void add_listener() noexcept { ++listeners_; }
+    /// So many listeners are bound, numbered by the engine from 0.
+    void set_listeners(listener_id count) noexcept { listeners_ = count; }
 
     /// Accepts as many as come, from now on.
     void accept_many() {
@@ -87,12 +87,16 @@ public:
     void accepted(listener_id listener, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
         if (one) pause_listeners();
-        if (!over_ && !draining_ && this->open(socket, peer, one)) return;
-        if (over_ || draining_) engine_.refuse(socket);
-        counters_.refused.add(1);
-        if (!one) return;
-        accepting_ = accepts::one;  // this one did not count
-        engine_.arm_accept(listener, accept_mode::one);
+        const bool wanted = !over_ && !draining_;
+        if (!wanted) engine_.refuse(socket);
+        if (!wanted || !this->open(socket, peer, one)) {
+            counters_.refused.add(1);
+            if (one && wanted) {  // this one did not count
+                accepting_ = accepts::one;
+                engine_.arm_accept(listener, accept_mode::one);
+            }
+        }
+        obey_hold();  // on_open may have asked for it
     }
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
@@ -100,7 +104,7 @@ public:
         if (passing_accept_error(error) || accepting_ == accepts::none) return;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
         accept_again_ = engine_.now() + accept_pause;
-        open_when_paused_ = counters_.open.read();
+        open_when_paused_ = still_open();
     }
 
     void woken() noexcept {}
@@ -115,7 +119,8 @@ private:
     }
 
     [[gnu::cold]] void pause_listeners() {
-        if (accepting_ == accepts::none) return;
+        const bool armed = accepting_ == accepts::one || accepting_ == accepts::many;
+        if (over_ || draining_ || !armed) return;
         accepting_ = accepts::none;
         accept_again_ = never;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
@@ -136,6 +141,15 @@ private:
             accepting_ = accepts::none;
             accept_again_ = never;
         }
+        obey_hold();
+        if (draining_ && counters_.open.read() == 0) {
+            shut();
+            return false;
+        }
+        return true;
+    }
+
+    void obey_hold() {
         const bool held = accept_held_.load_acquire();
         if (held && accepting_ == accepts::many) {
             pause_listeners();
@@ -144,16 +158,12 @@ private:
             accepting_ = accepts::none;
             accept_many();
         }
-        if (draining_ && counters_.open.read() == 0) {
-            shut();
-            return false;
-        }
-        return true;
     }
 
     /// Ends everything and waits until the engine has let go of every connection.
     [[gnu::cold]] void shut() {
         if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
+        stop_wanted_.store_release(true);  // a server that has drained is stopped, too
         this->close_all(closed_by::server_stopping);
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
     }
@@ -169,7 +179,7 @@ private:
     }
 
     void expire() {
-        if (accept_again_ != never && counters_.open.read() < open_when_paused_) arm_listeners();
+        if (accept_again_ != never && still_open() < open_when_paused_) arm_listeners();
         if (accept_again_ == never && drain_deadline_ == never && !this->closing_any()) return;
         const duration now = engine_.now();
         this->expire_closing(now);
@@ -179,6 +189,9 @@ private:
             this->close_all(closed_by::drain_deadline);
         }
     }
+
+    /// Connections that have a descriptor.
+    std::uint64_t still_open() const noexcept { return counters_.open.read() + this->reaping_; }
 
     static constexpr duration never = duration::max();
     static constexpr duration accept_pause = duration::milliseconds(200);

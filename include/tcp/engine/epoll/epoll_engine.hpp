@@ -63,6 +63,10 @@ public:
         return l.socket.bound();
     }
 
+    [[gnu::cold]] void unbind(listener_id first) {
+        while (listener_count_ != first) listeners_[--listener_count_].socket.close();
+    }
+
     void listen(listener_id id, int backlog, std::error_code& failure) {
         detail::listen_socket(listeners_[id].socket.get(), backlog, failure);
     }

@@ -69,6 +69,13 @@ public:
         one->listening = true;
     }
 
+    void unbind(listener_id first) {
+        for (; listeners_.size() > first; listeners_.pop_back()) {
+            if (listeners_.back().listening) net_.violated("unbind() after listen()");
+            net_.listeners.remove(listeners_.back());
+        }
+    }
+
     void arm_accept(listener_id id, accept_mode how) {
         using arming = simulated::listener::arming;
         if (simulated::listener* const one = listening(id, "arm_accept()"))
@@ -302,6 +309,10 @@ private:
     template <class Sink>
     void deliver_receive(simulated::link& on, Sink& sink) {
         simulated::server_side& at = on.server;
+        if (reset_behind_end(on)) {
+            ++net_.progress;
+            return sink.failed(at.id, std::exchange(at.error, 0));
+        }
         const bool more = net_.dice.chance(net_.weather.more_receives_per_mille);
         for (bool first = true; (first || more) && receivable(on) && on.up.unread() != 0;
              first = false) {

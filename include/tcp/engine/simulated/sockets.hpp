@@ -180,9 +180,15 @@ protected:
     bool deliverable(const link& on) const noexcept {
         const server_side& at = on.server;
         if (at.close_over) return true;
-        return at.is == server_side::phase::open &&
-               (at.sending.is == flight::phase::landed ||
-                at.blocked == server_side::blocking::over || receivable(on));
+        return at.is == server_side::phase::open && (at.sending.is == flight::phase::landed ||
+                                                     at.blocked == server_side::blocking::over ||
+                                                     receivable(on) || reset_behind_end(on));
+    }
+
+    // A reset that came when all had been received.
+    static bool reset_behind_end(const link& on) noexcept {
+        const server_side& at = on.server;
+        return at.is == server_side::phase::open && at.received_last && at.error != 0;
     }
 
     bool receivable(const link& on) const noexcept {
