@@ -195,7 +195,7 @@ private:
 
     detail::loop_context* loop_ = nullptr;
     std::uint32_t slot_ = 0;
-    std::uint32_t generation_ = 0;
+    std::uint32_t generation_ = 1;
     std::uint32_t flags_ = 0;
     int errno_ = 0;  // what ended receiving or sending
     detail::send_queue queue_;

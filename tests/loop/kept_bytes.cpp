@@ -182,6 +182,18 @@ TEST_CASE("kept_bytes: nothing is allocated once the pool is warm") {
     CHECK(allocations::made == before);
 }
 
+TEST_CASE("kept_bytes: no memory is needed while what was taken leaves room enough") {
+    bench on;
+    const std::string text = numbered(4'000);
+    on.append(text);
+    on.consume(3'000);
+    allocations::fail_in = 1;
+    on.append(std::string_view{text}.substr(0, 2'000));
+    CHECK(allocations::fail_in == 1);
+    allocations::fail_in = 0;
+    CHECK(on.holds(text.substr(3'000) + text.substr(0, 2'000)));
+}
+
 TEST_CASE("kept_bytes: who always leaves a little costs no more memory with time") {
     bench on;
     const std::string frame = numbered(1'000);

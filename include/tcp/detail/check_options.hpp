@@ -14,10 +14,8 @@ namespace tcp::inline v0::detail {
 [[gnu::cold]] inline const options& checked(const options& o) {
     const auto refuse = [](const std::string& text) { fail(error::bad_options, text); };
     if (o.low_mark > o.high_mark)
-        refuse(
-            sentence({"options::low_mark ", decimal{static_cast<long long>(o.low_mark)},
-                      " is above options::high_mark ", decimal{static_cast<long long>(o.high_mark)},
-                      "; lower the first or raise the second"}));
+        refuse(sentence({"options::low_mark ", decimal{o.low_mark}, " is above options::high_mark ",
+                         decimal{o.high_mark}, "; lower the first or raise the second"}));
     if (o.receive_buffer == 0)
         refuse(
             "options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");

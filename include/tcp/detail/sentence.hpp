@@ -19,15 +19,9 @@ namespace tcp::inline v0::detail {
 /// A number as a part of a sentence.
 class decimal {
 public:
-    explicit constexpr decimal(long long value) noexcept {
-        unsigned long long rest = value < 0 ? 0 - static_cast<unsigned long long>(value)
-                                            : static_cast<unsigned long long>(value);
-        do {
-            *--first_ = static_cast<char>('0' + rest % 10);
-            rest /= 10;
-        } while (rest != 0);
-        if (value < 0) *--first_ = '-';
-    }
+    template <class Integer>
+    explicit constexpr decimal(Integer value) noexcept
+        : decimal{value < Integer{}, static_cast<unsigned long long>(value)} {}
     decimal(const decimal&) = delete;
     decimal& operator=(const decimal&) = delete;
 
@@ -36,6 +30,16 @@ public:
     }
 
 private:
+    // Of a negative number the bits, as unsigned ones.
+    [[gnu::cold]] constexpr decimal(bool negative, unsigned long long bits) noexcept {
+        unsigned long long rest = negative ? 0 - bits : bits;
+        do {
+            *--first_ = static_cast<char>('0' + rest % 10);
+            rest /= 10;
+        } while (rest != 0);
+        if (negative) *--first_ = '-';
+    }
+
     char text_[20] = {};
     char* first_ = text_ + sizeof text_;
 };

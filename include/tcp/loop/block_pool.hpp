@@ -30,7 +30,7 @@ public:
         const std::size_t size = block_size(least);
         if (size <= largest) {
             if (free_block*& list = free_[index(size)]; list != nullptr) {
-                kept_ -= size;
+                kept_[index(size)] -= size;
                 return pop(list);
             }
         }
@@ -39,8 +39,9 @@ public:
 
     /// Takes back what allocate() gave, with the size of the block.
     [[gnu::noinline]] void free(void* block, std::size_t size) noexcept {
-        if (size > largest || kept_ + size > most_kept) return ::operator delete(block);
-        kept_ += size;
+        if (size > largest || kept_[index(size)] + size > most_kept)
+            return ::operator delete(block);
+        kept_[index(size)] += size;
         free_block*& list = free_[index(size)];
         list = ::new (block) free_block{list};
     }
@@ -52,7 +53,7 @@ private:
 
     static constexpr std::size_t smallest = 128;
     static constexpr std::size_t largest = 256 * 1024;
-    static constexpr std::size_t most_kept = 2 * 1024 * 1024;
+    static constexpr std::size_t most_kept = 1024 * 1024;  // of each size
 
     static constexpr std::size_t index(std::size_t size) noexcept {
         return static_cast<std::size_t>(std::countr_zero(size) - std::countr_zero(smallest));
@@ -63,8 +64,9 @@ private:
         return first;
     }
 
-    free_block* free_[std::bit_width(largest / smallest)] = {};
-    std::size_t kept_ = 0;
+    static constexpr std::size_t sizes = std::bit_width(largest / smallest);
+    free_block* free_[sizes] = {};
+    std::size_t kept_[sizes] = {};
 };
 
 }  // namespace tcp::inline v0::detail

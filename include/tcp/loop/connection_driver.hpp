@@ -178,7 +178,7 @@ protected:
     std::size_t reaping_ = 0;  // connections whose closed event is still to come
 
     // Of accept(): the connection to watch, and where to say how it ended.
-    connection_id watched_{};
+    connection_id watched_{};  // no connection has generation 0
     close_reason* watched_reason_ = nullptr;
 
 private:

@@ -110,7 +110,7 @@ protected:
     /// connection ends.
     [[gnu::cold]] void sending_failed(connection& c, int error) {
         if ((c.flags_ & connection::send_failed) != 0) return;
-        if ((c.flags_ & ending) == 0 || !c.queue_.empty()) blame(c, error);
+        if ((c.flags_ & ending) == 0 || c.send_queue_size() != 0) blame(c, error);
         c.flags_ |= connection::send_failed;
     }
 

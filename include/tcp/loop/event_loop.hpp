@@ -46,10 +46,14 @@ public:
     /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when
     /// the loop stopped before one came.
     [[gnu::cold]] bool accept_one(close_reason& how) {
-        pause_listeners();
-        accepting_ = accepts::one;
+        if (!serving()) return false;
+        if (!draining_) {
+            pause_listeners();
+            accepting_ = accepts::one;
+            arm_listeners();
+        }
         this->watched_reason_ = &how;
-        arm_listeners();
+        this->watched_ = {};
         while (this->watched_reason_ != nullptr && turn(duration::max())) {}
         pause_listeners();
         return std::exchange(this->watched_reason_, nullptr) == nullptr;

@@ -20,8 +20,11 @@ class loop_owner {
         template <class... Arguments>
         explicit shared(Arguments&&... arguments) : loop{std::forward<Arguments>(arguments)...} {}
 
-        [[gnu::noinline]] void let_go() noexcept {
-            if (owners.fetch_add(-1) == 1) delete this;
+        /// Whether that was the end of it.
+        [[gnu::noinline]] bool let_go() noexcept {
+            if (owners.fetch_add(-1) != 1) return false;
+            delete this;
+            return true;
         }
 
         Loop loop;
@@ -38,11 +41,13 @@ public:
     loop_owner& operator=(const loop_owner&) = delete;
 
     /// Stops a loop that is being run. In one of its own hooks it goes on to the end of the batch,
-    /// without the server; in another thread that end is waited for.
+    /// without the server; in another thread that end is waited for. Nobody can run it any more,
+    /// not even its last hooks.
     ~loop_owner() {
-        if (shared_->running.load_acquire() != 0) {
+        while (!shared_->running.compare_exchange(0, 1)) {
             shared_->loop.stop();
-            if (shared_->runner.load_relaxed() != &thread_mark) await_end();
+            if (shared_->runner.load_relaxed() == &thread_mark) break;
+            wait_a_moment();
         }
         shared_->let_go();
     }
@@ -62,10 +67,9 @@ public:
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         ~turn() {
-            if (shared_ == nullptr) return;
+            if (shared_ == nullptr || shared_->let_go()) return;
             shared_->runner.store_relaxed(nullptr);
-            shared_->running.store_release(0);
-            shared_->let_go();
+            shared_->running.store_release(0);  // a server that waits for this goes on now
         }
 
         explicit operator bool() const noexcept { return shared_ != nullptr; }
@@ -76,13 +80,11 @@ public:
     };
 
 private:
-    // Looked at again and again: std::atomic::wait would be compiled into every program for this
-    // one rare case.
-    [[gnu::cold]] void await_end() const noexcept {
-        while (shared_->running.load_acquire() != 0) {
-            const timespec a_moment{.tv_sec = 0, .tv_nsec = 100'000};
-            ::nanosleep(&a_moment, nullptr);
-        }
+    // Looking again and again is enough for a rare case; std::atomic::wait would be compiled into
+    // every program.
+    [[gnu::cold]] static void wait_a_moment() noexcept {
+        const timespec a_moment{.tv_sec = 0, .tv_nsec = 100'000};
+        ::nanosleep(&a_moment, nullptr);
     }
 
     shared* shared_;
