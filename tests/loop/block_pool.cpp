@@ -27,7 +27,7 @@ static_assert(!std::is_copy_assignable_v<block_pool>);
 static_assert(block_pool::block_size(0) == block_pool::block_size(1));
 
 constexpr std::size_t kibibyte = 1024;
-constexpr std::size_t largest = 256 * kibibyte;         // of the blocks that are kept
+constexpr std::size_t largest = 256 * kibibyte;     // of the blocks that are kept
 constexpr std::size_t most_kept = 1024 * kibibyte;  // of each size
 
 struct block {

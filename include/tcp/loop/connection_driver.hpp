@@ -256,7 +256,7 @@ private:
     }
 
     [[gnu::noinline]] void keep(slot_type& s, bytes rest) {
-        if (keep_more(s, rest)) check_receive_limit(s);
+        if ((s.flags_ & ending) == 0 && keep_more(s, rest)) check_receive_limit(s);
     }
 
     bool keep_more(slot_type& s, bytes data) {
@@ -270,7 +270,7 @@ private:
     }
 
     void check_receive_limit(slot_type& s) {
-        if (s.kept_.size() <= settings_.receive_limit) return;
+        if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & ending) != 0) return;
         s.end(closed_by::limit, connection::reset_now);
         s.limit_ = limit::receive;
     }

@@ -196,6 +196,7 @@ private:
         local = 16,     // a unix-domain socket: always doubtful
         over = 32,      // there is no more to receive
         blocked = 64,   // a send waits for room
+        failing = 128,  // there was an EPOLLERR
     };
 
     struct state {
@@ -229,6 +230,8 @@ private:
     [[gnu::noinline]] void happened(connection_id id, state& c, std::uint32_t events, Sink& sink) {
         if (!is(c, id)) return;  // of an earlier connection in this slot
         if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLERR | EPOLLHUP)) != 0) c.flags |= doubtful;
+        const bool was_over = c.has(over);
+        if ((events & EPOLLERR) != 0) c.flags |= failing;
         if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
             c.flags |= readable;
             if (c.has(receiving) && !c.has(in_list)) receive_in_turn(id, c, sink);
@@ -238,7 +241,7 @@ private:
             sink.writable(id);
         }
         // A reset after the FIN shows in no receive.
-        if ((events & EPOLLERR) != 0 && is(c, id) && c.has(over)) sink.failed(id, error_of(c.fd));
+        if ((events & EPOLLERR) != 0 && was_over && is(c, id)) sink.failed(id, error_of(c.fd));
     }
 
     /// In wait() this is compiled into the loop over the events, down to the handler and the send:
@@ -269,10 +272,12 @@ private:
         }
         c.clear(receiving);
         c.flags |= over;
-        if (n == 0)
+        // A reset behind a FIN reads as the end (tcp_recvmsg() of Linux); its errno is elsewhere.
+        const int error = n < 0 ? errno : c.has(failing) ? error_of(c.fd) : 0;
+        if (error == 0)
             sink.ended(id);
         else
-            sink.failed(id, errno);
+            sink.failed(id, error);
     }
 
     [[gnu::noinline]] void not_just_emptied(std::uint32_t slot, state& c, std::size_t size) {

@@ -329,7 +329,7 @@ private:
         at.received_last = true;
         ++net_.progress;
         // A reset that a send has reported already reads as the end, as it does from Linux.
-        if (on.up.end_arrived || at.error == 0)
+        if (at.error == 0)
             sink.ended(at.id);
         else
             sink.failed(at.id, std::exchange(at.error, 0));
