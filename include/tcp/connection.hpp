@@ -168,7 +168,8 @@ private:
 
     // The first reason stays; but a reset replaces a close that is not done yet.
     void end(closed_by by, std::uint32_t how) noexcept {
-        std::uint32_t settled = abort_wanted | send_failed | finished;
+        if ((flags_ & finished) != 0) return;
+        std::uint32_t settled = abort_wanted | send_failed;
         if ((how & reset_wanted) == 0) settled |= close_wanted;
         if ((flags_ & settled) == 0) reason_ = by;
         flags_ |= how;

@@ -37,7 +37,7 @@ public:
 
     /// Accepts as many as come, from now on.
     void accept_many() {
-        if (over_ || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
+        if (!serving() || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
             return;
         accepting_ = accepts::many;
         arm_listeners();
@@ -88,7 +88,7 @@ public:
 
     // ---- events of the engine that are not of one connection ----
 
-    void accepted(listener_id listener, int socket, const endpoint& peer) {
+    void accepted(listener_id, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
         if (one) pause_listeners();
         const bool wanted = !over_ && !draining_;
@@ -97,7 +97,7 @@ public:
             counters_.refused.add(1);
             if (one && wanted) {  // this one did not count
                 accepting_ = accepts::one;
-                engine_.arm_accept(listener, accept_mode::one);
+                arm_listeners();
             }
         }
         obey_hold();  // on_open may have asked for it
@@ -159,8 +159,8 @@ private:
             pause_listeners();
             accepting_ = accepts::held;
         } else if (!held && accepting_ == accepts::held) {
-            accepting_ = accepts::none;
-            accept_many();
+            accepting_ = accepts::many;
+            arm_listeners();
         }
     }
 

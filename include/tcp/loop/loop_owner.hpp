@@ -44,10 +44,11 @@ public:
     /// without the server; in another thread that end is waited for. Nobody can run it any more,
     /// not even its last hooks.
     ~loop_owner() {
-        while (!shared_->running.compare_exchange(0, 1)) {
+        if (!shared_->running.compare_exchange(0, 1)) {
             shared_->loop.stop();
-            if (shared_->runner.load_relaxed() == &thread_mark) break;
-            wait_a_moment();
+            while (shared_->runner.load_relaxed() != &thread_mark &&
+                   !shared_->running.compare_exchange(0, 1))
+                wait_a_moment();
         }
         shared_->let_go();
     }
