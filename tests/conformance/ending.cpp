@@ -581,6 +581,7 @@ TEST_CASE_TEMPLATE("49 abort after close(), or a throw: a reset too, not a FIN t
         CHECK_FALSE(client.ended());
         CHECK(client.received_size() < 1'000'000);
         REQUIRE(on.does.closes.size() == 1);
+        CHECK(on.does.closes[0].by == reason_of(what));
         CHECK(on.does.closes[0].unsent > 0);
     }
 }
@@ -602,11 +603,42 @@ TEST_CASE_TEMPLATE("49 abort of a connection that close() left with a queue", Be
     auto other = on.bed.connect(where);
     other.send("abort");
     REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(on.does.closes[0].by == closed_by::handler_aborted);
     CHECK(on.does.closes[0].unsent > 0);
     client.resume_receiving();
     CHECK(on.bed.until(server, [&] { return client.was_reset() || client.ended(); }));
     CHECK(client.was_reset());
     CHECK_FALSE(client.ended());
+}
+
+TEST_CASE_TEMPLATE("49 abort of a connection that close() left with nothing but a peer to wait for",
+                   Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
+        if (tcp::as_text(data) == "abort") return on.does.peers[0]->abort();
+        peer.send("reply");
+        peer.close();
+    };
+    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100s});
+    const auto where = on.bed.listen(server);
+    auto client = on.bed.connect(where);
+    client.send("?");
+    REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
+    on.bed.run(server, 5ms);
+    CHECK(on.does.closes.empty());
+    auto other = on.bed.connect(where);
+    other.send("abort");
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(on.does.closes[0].by == closed_by::handler_aborted);
+    CHECK(on.does.closes[0].unsent == 0);
+    CHECK(client.received() == "reply");
+    if constexpr (Bed::simulated)
+        CHECK(on.bed.until(server, [&] { return client.was_reset(); }));
+    else
+        CHECK(on.bed.until(server, [&] {  // behind the FIN recv(2) does not tell
+            pollfd reset{.fd = client.descriptor(), .events = 0, .revents = 0};
+            return ::poll(&reset, 1, 0) == 1 && (reset.revents & POLLERR) != 0;
+        }));
 }
 
 // ---- 50 ----

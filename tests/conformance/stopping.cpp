@@ -443,6 +443,14 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
             if (queued != 0) CHECK(why.unsent > 0);
         }
         CHECK(on.does.alive == 0);
+        // What was cut short must not look complete.
+        for (auto& c : clients) c.resume_receiving();
+        if constexpr (Bed::simulated) on.bed.world.advance(1s);
+        for (std::size_t i = 0; i != 5; ++i) {
+            CHECK(clients[i].was_reset() == (queued != 0));
+            CHECK(clients[i].ended() == (queued == 0));
+        }
+        CHECK((clients[5].was_reset() || clients[5].refused()));
     }
 }
 

@@ -1,4 +1,6 @@
 // Sentences made of parts, numbers as parts, and a sentence thrown.
+#include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <limits>
 #include <ostream>  // doctest prints error codes
@@ -52,6 +54,16 @@ TEST_CASE("sentence: a number") {
         CHECK(text(value) == std::to_string(value));
         CHECK(text(-value) == std::to_string(-value));
     }
+}
+
+TEST_CASE("sentence: a number of any type") {
+    constexpr unsigned long long largest = std::numeric_limits<unsigned long long>::max();
+    CHECK(sentence({decimal{largest}}) == std::to_string(largest));
+    CHECK(sentence({decimal{std::size_t{1} << 63}}) == "9223372036854775808");
+    CHECK(sentence({decimal{std::numeric_limits<int>::min()}}) == "-2147483648");
+    CHECK(sentence({decimal{std::uint16_t{65'535}}}) == "65535");
+    CHECK(sentence({decimal{static_cast<signed char>(-128)}}) == "-128");
+    CHECK(sentence({decimal{0U}, decimal{0L}}) == "00");
 }
 
 TEST_CASE("sentence: thrown, with what the code means behind it") {
