@@ -219,6 +219,15 @@ struct returns {
     bool on_open(connection&) { return true; }
     void on_data(connection&, bytes) {}
 };
+struct returns_from_end : takes {
+    bool on_end(connection&) { return true; }
+};
+struct returns_from_writable : takes {
+    int on_writable(connection&) { return 0; }
+};
+struct returns_from_close : takes {
+    bool on_close(connection&, const close_reason&) { return true; }
+};
 struct returns_int {
     int on_data(connection&, bytes) { return 0; }
 };
@@ -296,6 +305,9 @@ concept declared_wrongly = !handler<H> && tcp::detail::declares_a_hook<H>;
 
 TEST_CASE("handler: a hook that is declared in another way is no hook, and no handler has it") {
     static_assert(declared_wrongly<returns>);
+    static_assert(declared_wrongly<returns_from_end>);
+    static_assert(declared_wrongly<returns_from_writable>);
+    static_assert(declared_wrongly<returns_from_close>);
     static_assert(declared_wrongly<returns_int>);
     static_assert(declared_wrongly<returns_bool>);
     static_assert(declared_wrongly<returns_signed>);
@@ -351,35 +363,40 @@ concept misnames = tcp::detail::misnames_on_open<H> || tcp::detail::misnames_on_
     tcp::detail::misnames_on_end<H> || tcp::detail::misnames_on_writable<H> ||
     tcp::detail::misnames_on_close<H>;
 
-#define MISNAMED(concept_name, name, ...)                       \
-    struct name##_alone {                                       \
-        void name(connection&) {}                               \
-    };                                                          \
-    struct name##_beside : takes, opens, ends, drains, closes { \
-        void name(connection&) {}                               \
-    };                                                          \
-    static_assert(tcp::detail::concept_name<name##_alone>);     \
-    static_assert(!handler<name##_alone>);                      \
+// A handler with one other hook and this name is none; one with every hook may have this name too.
+#define MISNAMED(concept_name, name, other_hook)                       \
+    struct name##_alone {                                              \
+        void name(connection&) {}                                      \
+    };                                                                 \
+    struct name##_instead : other_hook {                               \
+        void name(connection&) {}                                      \
+    };                                                                 \
+    struct name##_beside : takes, opens, ends, drains, closes {        \
+        void name(connection&) {}                                      \
+    };                                                                 \
+    static_assert(tcp::detail::concept_name<name##_alone>);            \
+    static_assert(tcp::detail::concept_name<name##_instead>);          \
+    static_assert(!handler<name##_alone> && !handler<name##_instead>); \
     static_assert(handler<name##_beside> && !misnames<name##_beside>)
 
-MISNAMED(misnames_on_open, on_connect);
-MISNAMED(misnames_on_open, on_connected);
-MISNAMED(misnames_on_open, on_connection);
-MISNAMED(misnames_on_open, on_accept);
-MISNAMED(misnames_on_data, on_message);
-MISNAMED(misnames_on_data, on_read);
-MISNAMED(misnames_on_data, on_receive);
-MISNAMED(misnames_on_data, on_recv);
-MISNAMED(misnames_on_end, on_eof);
-MISNAMED(misnames_on_end, on_half_close);
-MISNAMED(misnames_on_end, on_finish);
-MISNAMED(misnames_on_writable, on_write);
-MISNAMED(misnames_on_writable, on_drain);
-MISNAMED(misnames_on_writable, on_ready);
-MISNAMED(misnames_on_close, on_closed);
-MISNAMED(misnames_on_close, on_disconnect);
-MISNAMED(misnames_on_close, on_disconnected);
-MISNAMED(misnames_on_close, on_error);
+MISNAMED(misnames_on_open, on_connect, takes);
+MISNAMED(misnames_on_open, on_connected, takes);
+MISNAMED(misnames_on_open, on_connection, takes);
+MISNAMED(misnames_on_open, on_accept, takes);
+MISNAMED(misnames_on_data, on_message, opens);
+MISNAMED(misnames_on_data, on_read, opens);
+MISNAMED(misnames_on_data, on_receive, opens);
+MISNAMED(misnames_on_data, on_recv, opens);
+MISNAMED(misnames_on_end, on_eof, takes);
+MISNAMED(misnames_on_end, on_half_close, takes);
+MISNAMED(misnames_on_end, on_finish, takes);
+MISNAMED(misnames_on_writable, on_write, takes);
+MISNAMED(misnames_on_writable, on_drain, takes);
+MISNAMED(misnames_on_writable, on_ready, takes);
+MISNAMED(misnames_on_close, on_closed, takes);
+MISNAMED(misnames_on_close, on_disconnect, takes);
+MISNAMED(misnames_on_close, on_disconnected, takes);
+MISNAMED(misnames_on_close, on_error, takes);
 #undef MISNAMED
 
 struct other_names {

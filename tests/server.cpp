@@ -106,6 +106,7 @@ static_assert(!std::is_constructible_v<tcp::server<worded>, worded (*)(int)>);
 static_assert(!std::is_constructible_v<tcp::server<worded>, int>);
 static_assert(!std::is_convertible_v<tcp::options, tcp::server<>>);
 static_assert(!std::is_convertible_v<worded, tcp::server<worded>>);
+static_assert(!std::is_convertible_v<worded (*)(), tcp::server<worded>>);
 
 // Deduced: a prototype is one, options are options.
 template <class... Arguments>

@@ -10,7 +10,8 @@ namespace tcp::inline v0 {
 
 /// Sizes are bytes. The defaults are safe for a server that faces the internet.
 struct options {
-    /// A connection whose send queue stands above this after a hook stops reading by itself.
+    /// A connection whose send queue stands above this after a hook stops reading by itself. What
+    /// is above send_queue_limit counts as that.
     std::size_t high_mark = 256 * 1024;
 
     /// It goes on reading, and on_writable is called, when its queue has fallen to this.

@@ -292,5 +292,7 @@ private:
 /// tcp::server server{my_handler{...}};
 template <class Handler, class... Rest>
 server(Handler, Rest&&...) -> server<Handler>;
+template <class Handler>
+server(Handler, const options&) -> server<Handler>;
 
 }  // namespace tcp::inline v0

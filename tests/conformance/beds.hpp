@@ -9,6 +9,9 @@
 #pragma once
 
 #include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include <doctest/doctest.h>
@@ -18,6 +21,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -250,7 +254,28 @@ void in_child(F f) {
         CHECK(said == "");
 }
 
-/// The descriptors of this process, and how many there are.
+/// From now on this system call answers with this errno where its argument has this value.
+/// seccomp(2). False where that is not permitted.
+inline bool refuse_call(long call, unsigned argument, int value, int error) {
+    constexpr std::size_t low = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0;
+    const std::size_t at = offsetof(seccomp_data, args) + sizeof(std::uint64_t) * argument + low;
+    constexpr std::uint16_t load = BPF_LD | BPF_W | BPF_ABS;
+    constexpr std::uint16_t equal = BPF_JMP | BPF_JEQ | BPF_K;
+    constexpr std::uint16_t give = BPF_RET | BPF_K;
+    sock_filter program[] = {
+        {load, 0, 0, offsetof(seccomp_data, nr)},
+        {equal, 0, 3, static_cast<std::uint32_t>(call)},
+        {load, 0, 0, static_cast<std::uint32_t>(at)},
+        {equal, 0, 1, static_cast<std::uint32_t>(value)},
+        {give, 0, 0, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)},
+        {give, 0, 0, SECCOMP_RET_ALLOW},
+    };
+    const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
+    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+/// The descriptors of this process.
 inline std::vector<int> open_descriptors() {
     std::vector<int> all;
     DIR* const folder = ::opendir("/proc/self/fd");

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -614,6 +615,25 @@ TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
         const endpoint loopback = endpoint::parse("127.0.0.1:0");
         found.check(echoes(bed, server, loopback.with_port(bare.port())), "the bare port echoes");
         found.check(echoes(bed, server, loopback.with_port(named.port())), "localhost echoes");
+    });
+}
+
+TEST_CASE("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4") {
+    in_child([](findings& found) {
+        if (!conformance::refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT))
+            return found.not_permitted("a filter of system calls");
+        epoll_bed bed;
+        auto server = bed.make(tcp::echo{});
+        const std::vector<int> before = open_descriptors();
+        const endpoint bare = server.bind(0);
+        found.check(open_descriptors().size() == before.size() + 1, "one descriptor");
+        found.check(bare.is_wildcard() && bare.port() != 0, "a wildcard with its port");
+        const refusal said = refusal_of([&] { server.bind("[::1]:0"); });
+        found.check(said.code == std::errc::address_family_not_supported, "[::1] is refused");
+        found.check(said.says("this system has no IPv6"), "the cause");
+        server.listen();
+        found.check(echoes(bed, server, endpoint::parse("127.0.0.1:0").with_port(bare.port())),
+                    "the bare port echoes");
     });
 }
 

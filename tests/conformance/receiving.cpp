@@ -173,7 +173,7 @@ public:
 
     template <class Predicate>
     void until(Predicate holds) {
-        CHECK(on.bed.until(server, holds));
+        REQUIRE(on.bed.until(server, holds));
     }
 
     /// Waits until all that the client sent has arrived at the server's system.

@@ -427,7 +427,8 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
                 server.stop();  // the loop is there to the end
                 CHECK(server.statistics().open > 0);
                 // To those that are still there; they get no further.
-                for (tcp::connection* each : on.does.peers) each->send("too late");
+                if (queued != 0)
+                    for (tcp::connection* each : on.does.peers) each->send("too late");
             };
             for (int i = 0; i != 5; ++i) {
                 clients.push_back(on.bed.connect_narrow(at));

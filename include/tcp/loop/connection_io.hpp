@@ -37,6 +37,9 @@ protected:
     [[gnu::cold]] explicit connection_io(const options& settings, EngineArguments&&... arguments)
         : settings_{settings}, engine_{settings, std::forward<EngineArguments>(arguments)...} {
         send_queue_limit = settings.send_queue_limit;
+        // A slow peer is paused before it is reset.
+        if (settings_.high_mark > send_queue_limit) settings_.high_mark = send_queue_limit;
+        if (settings_.low_mark > settings_.high_mark) settings_.low_mark = settings_.high_mark;
     }
     [[gnu::cold]] ~connection_io() = default;
 
