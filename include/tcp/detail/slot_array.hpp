@@ -45,7 +45,7 @@ private:
     // By hand: std::vector would cost 6 MB in every compilation of the echo program.
     [[gnu::cold]] void grow() {
         const std::size_t capacity = capacity_ * 2 + 4;
-        auto** const larger = static_cast<chunk**>(::operator new(capacity * sizeof(chunk*)));
+        auto** const larger = static_cast<chunk**>(::operator new(capacity * sizeof(void*)));
         for (std::size_t i = 0; i != count_; ++i) larger[i] = chunks_[i];
         ::operator delete(chunks_);
         chunks_ = larger;
