@@ -12,10 +12,10 @@ namespace tcp::inline v0 {
 struct options {
     /// A connection whose send queue stands above this after a hook stops reading by itself. What
     /// is above send_queue_limit counts as that.
-    std::size_t high_mark = 256 * 1024;
+    std::size_t high_mark = 64 * 1024;
 
     /// It goes on reading, and on_writable is called, when its queue has fallen to this.
-    std::size_t low_mark = 64 * 1024;
+    std::size_t low_mark = 16 * 1024;
 
     /// A send that finds more than this in the queue ends the connection (tcp::limit::send_queue).
     /// It bounds what a handler can queue that sends without minding the high mark.
