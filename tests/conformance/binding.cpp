@@ -108,18 +108,18 @@ struct folder {
     std::string path = "/tmp/tcp-binding-XXXXXX";
 };
 
-/// A network of our own with nothing in it but a loopback interface without IPv6.
-bool enter_network_without_ipv6() {
+/// A network of our own with nothing in it but a loopback interface.
+bool enter_empty_network(bool ipv6) {
     if (::unshare(CLONE_NEWNET) != 0) return false;
-    for (const char* which : {"all", "default", "lo"})
-        std::ofstream{std::string{"/proc/sys/net/ipv6/conf/"} + which + "/disable_ipv6"} << 1;
+    if (!ipv6)
+        for (const char* which : {"all", "default", "lo"})
+            std::ofstream{std::string{"/proc/sys/net/ipv6/conf/"} + which + "/disable_ipv6"} << 1;
     const descriptor any{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
     ifreq request{};
     request.ifr_name[0] = 'l';
     request.ifr_name[1] = 'o';
     request.ifr_flags = IFF_UP;
-    return any && ::ioctl(any.get(), SIOCSIFFLAGS, &request) == 0 &&
-           foreign_socket{endpoint::parse("[::1]:0")}.failure == std::errc::address_not_available;
+    return any && ::ioctl(any.get(), SIOCSIFFLAGS, &request) == 0;
 }
 
 /// How many connections of this port are in TIME_WAIT at the server's end.
@@ -469,39 +469,45 @@ TEST_CASE_TEMPLATE("5 what is not an endpoint", Bed, CONFORMANCE_BEDS) {
 }
 
 TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
-    struct closes_first {
-        void on_open(tcp::connection& peer) { peer.close(); }
-    };
-    constexpr int batches = 10, batch = 100;
-    endpoint where;
-    {
-        epoll_bed bed;
-        auto server = bed.make(closes_first{});
-        where = bed.listen(server);
-        std::vector<epoll_bed::client> clients;
-        for (int i = 0; i != batches; ++i) {
-            clients.clear();
-            for (int k = 0; k != batch; ++k) clients.push_back(bed.connect(where));
-            REQUIRE(bed.until(server, [&] {
-                return std::all_of(clients.begin(), clients.end(),
-                                   [](const auto& client) { return client.ended(); });
-            }));
-            for (auto& client : clients) client.close();
-            REQUIRE(bed.until(server, [&] { return server.statistics().open == 0; }));
+    in_child([](findings& found) {
+        struct closes_first {
+            void on_open(tcp::connection& peer) { peer.close(); }
+        };
+        // The system keeps a limited number of them, which others may have used up.
+        const bool alone = enter_empty_network(true);
+        constexpr int batches = 10, batch = 100;
+        endpoint where;
+        {
+            epoll_bed bed;
+            auto server = bed.make(closes_first{});
+            where = bed.listen(server);
+            std::vector<epoll_bed::client> clients;
+            for (int i = 0; i != batches; ++i) {
+                clients.clear();
+                for (int k = 0; k != batch; ++k) clients.push_back(bed.connect(where));
+                const bool ended = bed.until(server, [&] {
+                    return std::all_of(clients.begin(), clients.end(),
+                                       [](const auto& client) { return client.ended(); });
+                });
+                for (auto& client : clients) client.close();
+                const bool closed =
+                    bed.until(server, [&] { return server.statistics().open == 0; });
+                if (!ended || !closed) return found.check(false, "the server closes first");
+            }
+            const auto by = static_cast<std::size_t>(tcp::closed_by::handler_closed);
+            found.check(server.statistics().closed_by[by] == batches * batch, "and all of them");
+            // And one that the end of the server finds still open.
+            auto left = bed.connect(where);
+            found.check(bed.until(server, [&] { return left.ended(); }), "one that stays");
         }
-        const auto by = static_cast<std::size_t>(tcp::closed_by::handler_closed);
-        CHECK(server.statistics().closed_by[by] == batches * batch);
-        // And one that the end of the server finds still open.
-        auto left = bed.connect(where);
-        CHECK(bed.until(server, [&] { return left.ended(); }));
-    }
-    CHECK(time_waits(where.port()) > batches * batch / 2);  // others may have asked for the room
+        if (alone) found.check(time_waits(where.port()) >= batches * batch, "TIME_WAIT");
 
-    epoll_bed bed;
-    auto again = bed.make(tcp::echo{});
-    CHECK(again.bind(where) == where);
-    again.listen();
-    CHECK(echoes(bed, again, where));
+        epoll_bed bed;
+        auto again = bed.make(tcp::echo{});
+        found.check(again.bind(where) == where, "it binds");
+        again.listen();
+        found.check(echoes(bed, again, where), "it echoes");
+    });
 }
 
 TEST_CASE("7 IPv4, IPv6, a bare port and names, each of which echoes") {
@@ -600,7 +606,8 @@ TEST_CASE("7 unix-domain paths, abstract names and TCP in one server") {
 
 TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
     in_child([](findings& found) {
-        if (!enter_network_without_ipv6()) return found.not_permitted("a network namespace");
+        if (!enter_empty_network(false) || has_ipv6())
+            return found.not_permitted("a network without IPv6");
         epoll_bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint bare = server.bind(any_port);
