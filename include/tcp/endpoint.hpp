@@ -15,6 +15,11 @@
 
 namespace tcp::inline v0 {
 
+class endpoint;
+namespace detail {
+sentence text_of(const endpoint& where) noexcept;  // what to_string() gives
+}
+
 /// What kind of address an endpoint has.
 enum class address_family : unsigned char {
     none,   // no address: a default endpoint
@@ -99,6 +104,9 @@ private:
     static constexpr std::size_t path_offset = offsetof(sockaddr_un, sun_path);
 
     static std::uint16_t checked(int port);
+    detail::sentence address_text() const noexcept;
+    detail::sentence text() const noexcept;
+    friend detail::sentence detail::text_of(const endpoint& where) noexcept;
     bool equals(const endpoint& other) const noexcept;
     static const char* parse_ip(std::string_view text, endpoint& result) noexcept;
     static const char* parse_local(std::string_view path, endpoint& result) noexcept;
@@ -121,12 +129,14 @@ namespace detail {
 
 // A text in quotes for an error message: short, and without characters that a terminal or log
 // obeys.
-[[gnu::cold]] inline std::string quoted(std::string_view text) {
+[[gnu::cold]] inline sentence quoted(std::string_view text) noexcept {
     constexpr std::size_t longest = 200;
-    std::string result = "\"";
+    sentence result{"\""};
     for (const char c : text.substr(0, longest))
-        result += static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? '?' : c;
-    return result += text.size() > longest ? "...\"" : "\"";
+        result.add(static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? "?"
+                                                                      : std::string_view{&c, 1});
+    result.add(text.size() > longest ? "...\"" : "\"");
+    return result;
 }
 
 // A decimal number from 0 to max, digits only and no leading zero; -1 otherwise.
@@ -148,7 +158,7 @@ inline constexpr const char* port_range = "a port is a number from 0 to 65535";
 [[gnu::cold]] inline std::uint16_t endpoint::checked(int port) {
     if (port < 0 || port > 65535)
         detail::fail(error::bad_endpoint,
-                     detail::sentence({"port ", detail::decimal{port}, ": ", detail::port_range}));
+                     detail::sentence{"port ", detail::decimal{port}, ": ", detail::port_range});
     return static_cast<std::uint16_t>(port);
 }
 
@@ -160,7 +170,7 @@ inline endpoint endpoint::with_port(int port) const {
         case address_family::ipv4: result.v4_.sin_port = htons(checked(port)); return result;
         default:
             detail::fail(error::bad_endpoint,
-                         detail::sentence({detail::quoted(to_string()), " has no port"}));
+                         detail::sentence{detail::quoted(text()), " has no port"});
     }
 }
 
@@ -300,7 +310,7 @@ inline const char* endpoint::parse_ip(std::string_view text, endpoint& result) n
 inline endpoint endpoint::parse(std::string_view text) {
     endpoint result;
     if (const char* wrong = parse_any(text, result))
-        detail::fail(error::bad_endpoint, detail::sentence({detail::quoted(text), ": ", wrong}));
+        detail::fail(error::bad_endpoint, detail::sentence{detail::quoted(text), ": ", wrong});
     return result;
 }
 
@@ -311,42 +321,44 @@ inline endpoint endpoint::parse(std::string_view text, std::error_code& failure)
     return result;
 }
 
-[[gnu::cold]] inline std::string endpoint::address() const {
+[[gnu::cold]] inline detail::sentence endpoint::address_text() const noexcept {
     char text[INET6_ADDRSTRLEN] = {};
     switch (family_) {
         case address_family::none: break;
-        case address_family::any: return "*";
-        case address_family::ipv4: return inet_ntop(AF_INET, &v4_.sin_addr, text, sizeof text);
+        case address_family::any: return {"*"};
+        case address_family::ipv4: return {inet_ntop(AF_INET, &v4_.sin_addr, text, sizeof text)};
         case address_family::ipv6: {
             inet_ntop(AF_INET6, &v6_.sin6_addr, text, sizeof text);
-            if (v6_.sin6_scope_id == 0) return text;
+            if (v6_.sin6_scope_id == 0) return {text};
             char name[IF_NAMESIZE] = {};
-            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr)
-                return detail::sentence({text, "%", name});
-            return detail::sentence({text, "%", detail::decimal{v6_.sin6_scope_id}});
+            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr) return {text, "%", name};
+            return {text, "%", detail::decimal{v6_.sin6_scope_id}};
         }
         case address_family::local: {
-            std::string result{path()};
-            if (result.empty()) break;  // a client's socket that was never bound
-            if (result[0] == '@')
-                return detail::sentence({"./", result});  // not the abstract one of this name
-            if (result[0] != '\0') return result;
-            for (char& c : result)
-                if (c == '\0') c = '@';
+            if (path().empty()) break;                    // a client's socket that was never bound
+            if (path()[0] == '@') return {"./", path()};  // not the abstract one of this name
+            detail::sentence result;
+            for (const char& c : path()) result.add(c == '\0' ? "@" : std::string_view{&c, 1});
             return result;
         }
     }
     return {};
 }
 
-[[gnu::cold]] inline std::string endpoint::to_string() const {
+[[gnu::cold]] inline detail::sentence endpoint::text() const noexcept {
     switch (family_) {
         case address_family::none: return {};
-        case address_family::local: return detail::sentence({"unix:", address()});
-        case address_family::ipv6:
-            return detail::sentence({"[", address(), "]:", detail::decimal{port()}});
-        default: return detail::sentence({address(), ":", detail::decimal{port()}});
+        case address_family::local: return {"unix:", address_text()};
+        case address_family::ipv6: return {"[", address_text(), "]:", detail::decimal{port()}};
+        default: return {address_text(), ":", detail::decimal{port()}};
     }
 }
+
+namespace detail {
+[[gnu::cold]] inline sentence text_of(const endpoint& where) noexcept { return where.text(); }
+}  // namespace detail
+
+inline std::string endpoint::address() const { return address_text().str(); }
+inline std::string endpoint::to_string() const { return text().str(); }
 
 }  // namespace tcp::inline v0

@@ -42,7 +42,7 @@ struct cause {
             "another program, or another socket of this one, listens on ",
             "; stop it, or choose another port (0 lets the system choose); `ss -ltnp` shows who"};
     }
-    const std::string path = file_of(where);
+    const sentence path = file_of(where);
     struct stat file {};
     if (!path.empty() && ::lstat(path.c_str(), &file) == 0) {
         if (!S_ISSOCK(file.st_mode))
@@ -80,10 +80,9 @@ struct cause {
             return {"this system has no IPv6 for ", "; use an IPv4 address, or 0.0.0.0 for all"};
         case ENODEV: return {"the interface of ", " is gone; `ip link` lists those there are"};
         case EINVAL: {
-            const std::string text = where.to_string();
-            if (where.family() != address_family::ipv6 || text.compare(0, 3, "[fe") != 0 ||
-                text.find('%') != text.npos)
-                return {};
+            if (where.family() != address_family::ipv6) return {};
+            const auto* const v6 = reinterpret_cast<const sockaddr_in6*>(where.data());
+            if (!IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr) || v6->sin6_scope_id != 0) return {};
             return {"", " is link-local; say on which interface, as in [fe80::1%eth0]:80"};
         }
         case ENAMETOOLONG:
@@ -102,21 +101,25 @@ struct cause {
     }
 }
 
-[[gnu::cold]] inline std::string explain(const char* call, const endpoint& where,
-                                         std::error_code failure) {
-    const std::string text = where.to_string();
+[[gnu::cold]] inline sentence explain(const char* call, const endpoint& where,
+                                      std::error_code failure) noexcept {
+    const sentence text = text_of(where);
     const int value = failure.category() == std::system_category() ||
                               failure.category() == std::generic_category()
                           ? failure.value()
                           : 0;
     const int start = value == EACCES || value == EPERM ? unprivileged_port_start() : 0;
     if (where.port() != 0 && where.port() < start)
-        return sentence({"port ", decimal{where.port()}, " of ", text,
-                         " needs root or CAP_NET_BIND_SERVICE; get that, or choose a port from ",
-                         decimal{start}, " up"});
+        return {"port ",
+                decimal{where.port()},
+                " of ",
+                text,
+                " needs root or CAP_NET_BIND_SERVICE; get that, or choose a port from ",
+                decimal{start},
+                " up"};
     if (const cause why = cause_of_errno(where, value); why.before != nullptr)
-        return sentence({why.before, text, why.behind});
-    return sentence({call, where ? " " : "", text});
+        return {why.before, text, why.behind};
+    return {call, where ? " " : "", text};
 }
 
 }  // namespace detail
@@ -127,13 +130,13 @@ struct cause {
 /// To be called soon after the failure: it looks at the path and at the system's settings. May be
 /// called from every thread. See bind(2), ip(7), ipv6(7), unix(7).
 inline std::string explain_bind(const endpoint& where, std::error_code failure) {
-    return detail::explain("bind", where, failure);
+    return detail::explain("bind", where, failure).str();
 }
 
 /// The same for listen(), which is the call that refuses a port that somebody else bound first and
 /// listens on (listen(2)).
 inline std::string explain_listen(const endpoint& where, std::error_code failure) {
-    return detail::explain("listen", where, failure);
+    return detail::explain("listen", where, failure).str();
 }
 
 }  // namespace tcp::inline v0

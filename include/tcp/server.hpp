@@ -87,7 +87,7 @@ public:
     [[gnu::cold]] endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
-        if (failure) detail::fail(failure, explain_bind(where, failure));
+        if (failure) detail::fail(failure, detail::explain("bind", where, failure));
         return bound;
     }
     endpoint bind(int port) { return bind(endpoint{port}); }
@@ -109,8 +109,8 @@ public:
         std::error_code failure;
         endpoint last;
         const endpoint bound = bind_all(where, failure, last);
-        if (failure && last) detail::fail(failure, explain_bind(last, failure));
-        if (failure) detail::fail(failure, detail::sentence({"bind ", detail::quoted(where)}));
+        if (failure && last) detail::fail(failure, detail::explain("bind", last, failure));
+        if (failure) detail::fail(failure, detail::sentence{"bind ", detail::quoted(where)});
         return bound;
     }
     endpoint bind(std::string_view where, std::error_code& failure) {
@@ -124,7 +124,7 @@ public:
         std::error_code failure;
         endpoint last;
         listen_all(backlog, failure, last);
-        if (failure) detail::fail(failure, explain_listen(last, failure));
+        if (failure) detail::fail(failure, detail::explain("listen", last, failure));
     }
     void listen(int backlog, std::error_code& failure) {
         endpoint last;

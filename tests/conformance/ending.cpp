@@ -726,6 +726,96 @@ TEST_CASE_TEMPLATE("51 descriptors and slots used again at once: no event reache
     CHECK(mixed_up == 0);
 }
 
+TEST_CASE_TEMPLATE("51 a slot that is used again remembers nothing", Bed, CONFORMANCE_BEDS) {
+    // What the one before has behind it: its own end, or the peer's.
+    using past = void (*)(tcp::connection&);
+    constexpr auto nothing = [](tcp::connection&) {};
+    constexpr auto close = [](tcp::connection& peer) { peer.close(); };
+    constexpr auto half = [](tcp::connection& peer) { peer.shutdown_send(); };
+    constexpr auto queue = [](tcp::connection& peer) { peer.send(std::string(60'000, 'q')); };
+    constexpr auto queue_abort = [](tcp::connection& peer) {
+        peer.send(std::string(60'000, 'q'));
+        peer.pause_receive();
+        peer.abort();
+    };
+    constexpr auto queue_close = [](tcp::connection& peer) {
+        peer.send(std::string(60'000, 'q'));
+        peer.close();
+    };
+    constexpr auto pause_throw = [](tcp::connection& peer) {
+        peer.pause_receive();
+        throw 1;
+    };
+    constexpr auto too_much = [](tcp::connection& peer) {
+        while (peer.send(std::string(60'000, 'q'))) {}
+    };
+    const past pasts[] = {nothing,     close,       half,        queue,
+                          queue_abort, queue_close, pause_throw, too_much};
+    for (const past& before : pasts) {
+        for (const bool reset : {false, true}) {
+            CAPTURE(&before - pasts);
+            CAPTURE(reset);
+            stage<Bed> on;
+            tcp::connection* slot = nullptr;
+            on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
+                slot = &peer;
+                before(peer);
+            };
+            on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+            tcp::options options = small_marks;
+            options.send_queue_limit = 100'000;
+            options.close_timeout = 100s;
+            auto server = on.bed.make(scripted{on.does}, options);
+            const auto where = on.bed.listen(server);
+            auto first = on.bed.connect_narrow(where);
+            first.pause_receiving();
+            first.send("?");
+            REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
+            if (reset)
+                first.reset();
+            else
+                first.shutdown_send();
+            first.resume_receiving();
+            REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+            on.bed.run(server, 10ms);  // some engines let go later
+
+            const auto counted = server.statistics();
+            const std::size_t writables = on.does.writables;
+            on.does.on_open = [&](tcp::connection& peer) {
+                CHECK(&peer == slot);
+                CHECK_FALSE(peer.receive_paused());
+                CHECK(peer.send_queue_size() == 0);
+            };
+            on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
+                if (on.does.received != "??") return;
+                CHECK(peer.send(std::string(reply_size, 'r')));
+                peer.pause_receive();
+            };
+            on.does.on_writable = [](tcp::connection& peer) { peer.resume_receive(); };
+            on.does.on_end = [](tcp::connection& peer) { peer.shutdown_send(); };
+            auto second = on.bed.connect_narrow(where);
+            second.pause_receiving();
+            second.send("?");
+            REQUIRE(on.bed.until(server, [&] { return on.does.received == "??"; }));
+            second.send("more");
+            second.shutdown_send();
+            on.bed.run(server, 10ms);
+            CHECK(on.does.received == "??");
+            second.resume_receiving();
+            CHECK(on.bed.until(server, [&] { return second.ended(); }));
+            CHECK(on.does.received == "??more");
+            CHECK(second.received() == std::string(reply_size, 'r'));
+            CHECK(server.statistics().pauses == counted.pauses + 1);
+            CHECK(on.does.writables == writables + 1);
+            REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 2; }));
+            CHECK(on.does.closes[1].by == closed_by::peer_finished);
+            CHECK_FALSE(on.does.closes[1].error);
+            CHECK(on.does.closes[1].reached == tcp::limit::none);
+            CHECK(on.does.closes[1].unsent == 0);
+        }
+    }
+}
+
 TEST_CASE("51 the descriptor and the slot are really used again in the batch (K)") {
     stage<conformance::epoll_bed> on;
     auto server = on.bed.make(scripted{on.does}, {.receive_buffer = 100});

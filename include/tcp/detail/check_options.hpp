@@ -1,7 +1,7 @@
 // Options that cannot work are refused when the server is made, with the name of the one to change.
 #pragma once
 
-#include <string>
+#include <string_view>
 #include <system_error>
 
 #include <tcp/detail/sentence.hpp>
@@ -12,10 +12,10 @@ namespace tcp::inline v0::detail {
 
 /// The same options. Throws std::system_error (error::bad_options).
 [[gnu::cold]] inline const options& checked(const options& o) {
-    const auto refuse = [](const std::string& text) { fail(error::bad_options, text); };
+    const auto refuse = [](std::string_view text) { fail(error::bad_options, text); };
     if (o.low_mark > o.high_mark)
-        refuse(sentence({"options::low_mark ", decimal{o.low_mark}, " is above options::high_mark ",
-                         decimal{o.high_mark}, "; lower the first or raise the second"}));
+        refuse(sentence{"options::low_mark ", decimal{o.low_mark}, " is above options::high_mark ",
+                        decimal{o.high_mark}, "; lower the first or raise the second"});
     if (o.receive_buffer == 0)
         refuse(
             "options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");

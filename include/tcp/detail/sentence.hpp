@@ -1,6 +1,9 @@
-// Sentences for errors, made and thrown out of the way: small to compile, small in the program.
+// Sentences for errors, put together without std::string, whose operations would be compiled into
+// every program: small to compile, small in the program.
 #pragma once
 
+#include <cstddef>
+#include <cstring>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -8,13 +11,34 @@
 
 namespace tcp::inline v0::detail {
 
-/// The parts, one behind the other.
-[[gnu::cold, gnu::noinline]] inline std::string sentence(
-    std::initializer_list<std::string_view> parts) {
-    std::string all;
-    for (const std::string_view part : parts) all.append(part.data(), part.size());
-    return all;
-}
+/// Text of at most 511 bytes, which is more than a sentence about an endpoint needs. What does not
+/// fit is cut off.
+class sentence {
+public:
+    sentence() noexcept = default;
+    sentence(std::initializer_list<std::string_view> parts) noexcept {
+        for (const std::string_view part : parts) add(part);
+    }
+
+    [[gnu::cold, gnu::noinline]] void add(std::string_view part) noexcept {
+        const std::size_t room = sizeof text_ - 1 - size_;
+        const std::size_t count = part.size() < room ? part.size() : room;
+        std::memcpy(text_ + size_, part.data(), count);
+        size_ += count;
+        text_[size_] = '\0';
+    }
+
+    bool empty() const noexcept { return size_ == 0; }
+    const char* c_str() const noexcept { return text_; }
+    std::string str() const { return {text_, size_}; }
+    operator std::string_view() const noexcept {  // NOLINT(google-explicit-constructor): a part
+        return {text_, size_};
+    }
+
+private:
+    std::size_t size_ = 0;
+    char text_[512] = {};
+};
 
 /// A number as a part of a sentence.
 class decimal {
@@ -44,10 +68,20 @@ private:
     char* first_ = text_ + sizeof text_;
 };
 
-/// Throws std::system_error with this sentence; what() has what the code means behind it.
+/// A std::system_error whose what() is a sentence and, behind it, what the code means.
+class failure final : public std::system_error {
+public:
+    [[gnu::cold]] failure(std::error_code why, std::string_view text)
+        : std::system_error{why}, text_{text, ": ", std::system_error::what()} {}
+    const char* what() const noexcept override { return text_.c_str(); }
+
+private:
+    sentence text_;
+};
+
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail(std::error_code why,
-                                                        const std::string& text) {
-    throw std::system_error{why, text};
+                                                        std::string_view text) {
+    throw failure{why, text};
 }
 
 }  // namespace tcp::inline v0::detail

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstring>
-#include <string>
+#include <string_view>
 #include <system_error>
 
 #include <tcp/detail/descriptor.hpp>
@@ -34,11 +34,17 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
                                                   : endpoint{};
 }
 
+/// What a unix-domain endpoint is bound to: a path, or NUL and an abstract name; empty for none.
+inline std::string_view name_of(const endpoint& where) noexcept {
+    constexpr std::size_t offset = offsetof(sockaddr_un, sun_path);
+    if (where.family() != address_family::local) return {};
+    return {reinterpret_cast<const sockaddr_un*>(where.data())->sun_path, where.size() - offset};
+}
+
 /// The file of a unix-domain endpoint; empty for an abstract name and for every other endpoint.
-[[gnu::cold]] inline std::string file_of(const endpoint& where) {
-    std::string path = where.family() == address_family::local ? where.address() : std::string{};
-    if (!path.empty() && path[0] == '@') path.clear();
-    return path;
+[[gnu::cold]] inline sentence file_of(const endpoint& where) noexcept {
+    const std::string_view name = name_of(where);
+    return name.empty() || name[0] == '\0' ? sentence{} : sentence{name};
 }
 
 /// Whether an open socket, listening or not yet, is bound to this file. A datagram socket asks
@@ -60,14 +66,14 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
 [[gnu::cold]] inline int bind_file(int fd, const endpoint& where) {
     if (::bind(fd, where.data(), where.size()) == 0) return 0;
     const int failure = errno;
-    const std::string path = file_of(where);
+    const sentence path = file_of(where);
     if (failure != EADDRINUSE || path.empty()) return failure;
 
     // Of two servers that start at once one could remove the file that the other has just made. The
     // lock of the folder prevents it: who does not get it sees the other replace the file.
-    const std::size_t slash = path.rfind('/');
-    const std::string folder{slash == path.npos ? "." : path.data(),
-                             slash == path.npos ? 1 : slash + 1};
+    const std::size_t slash = name_of(where).rfind('/');
+    const sentence folder{slash == std::string_view::npos ? "."
+                                                          : name_of(where).substr(0, slash + 1)};
     const descriptor lock{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return EADDRINUSE;
@@ -114,7 +120,7 @@ inline endpoint remote_endpoint_of(int fd) noexcept {
                                             std::error_code& failure, endpoint& bound) {
     bound = {};
     failure.clear();
-    const bool unnamed = where.family() == address_family::local && where.address().empty();
+    const bool unnamed = where.family() == address_family::local && name_of(where).empty();
     if (!where || unnamed) {
         failure = make_error_code(error::bad_endpoint);
         return {};
@@ -161,7 +167,7 @@ public:
     /// As bind_socket().
     listener(const endpoint& where, const options& how, std::error_code& failure)
         : socket_{bind_socket(where, how, failure, bound_)} {
-        const std::string path = file_of(bound_);
+        const sentence path = file_of(bound_);
         struct stat file {};
         if (path.empty() || ::lstat(path.c_str(), &file) != 0) return;
         device_ = file.st_dev;
@@ -219,13 +225,10 @@ public:
 
 private:
     void unlink_if_ours() const noexcept {
-        sockaddr_un address{};  // a copy with a NUL at the end, made without allocating
-        char path[sizeof address.sun_path + 1] = {};
-        std::memcpy(&address, bound_.data(), bound_.size());
-        std::memcpy(path, address.sun_path, sizeof address.sun_path);
+        const sentence path = file_of(bound_);
         struct stat file {};
-        if (::lstat(path, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_)
-            ::unlink(path);
+        if (::lstat(path.c_str(), &file) == 0 && file.st_dev == device_ && file.st_ino == inode_)
+            ::unlink(path.c_str());
     }
     void forget() noexcept {
         bound_ = {};

@@ -64,7 +64,7 @@ private:
     static int checked(int fd, const char* call) {
         if (fd < 0)
             fail({errno, std::system_category()},
-                 sentence({call, "; raise the limit of descriptors (`ulimit -n`), or close some"}));
+                 sentence{call, "; raise the limit of descriptors (`ulimit -n`), or close some"});
         return fd;
     }
 
