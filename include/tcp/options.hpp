@@ -25,9 +25,9 @@ struct options {
     /// (tcp::limit::receive).
     std::size_t receive_limit = 1024 * 1024;
 
-    /// The most that one on_data is shown of a connection before others have their turn. One such
-    /// buffer serves all connections of a loop.
-    std::size_t receive_buffer = 256 * 1024;
+    /// The most that one on_data is shown. One such buffer serves all connections of a loop; one
+    /// that fills it twice lets others have their turn.
+    std::size_t receive_buffer = 512 * 1024;
 
     /// How long after close() the queue may take to be sent, and the peer to finish. With something
     /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is

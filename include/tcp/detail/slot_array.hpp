@@ -22,7 +22,8 @@ public:
 
     std::size_t size() const noexcept { return count_ * ChunkSize; }
     T& operator[](std::size_t index) noexcept {
-        return chunks_[index / ChunkSize]->items[index % ChunkSize];
+        T* const first = chunks_[index / ChunkSize]->items;
+        return *(first + index % ChunkSize);
     }
     const T& operator[](std::size_t index) const noexcept {
         return chunks_[index / ChunkSize]->items[index % ChunkSize];
