@@ -123,6 +123,9 @@ private:
             fail("connect");
         const int on = 1;
         ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        // Closed with RST: thousands of ports in TIME_WAIT would be missing to the next load.
+        const linger reset{.l_onoff = 1, .l_linger = 0};
+        ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         ::fcntl(socket, F_SETFL, O_NONBLOCK);
         // Edge-triggered: one registration for the connection's life, no event handled twice.
         epoll_event event{};

@@ -3,7 +3,7 @@
 // A descriptor is registered once, for everything, and never changed: pausing is a flag here. An
 // edge says "something came since you last looked", so the engine remembers that there is something
 // to read until a receive has emptied the socket. A connection that was not emptied waits in a list
-// for its next turn: one that floods gets two buffers a turn.
+// for its next turn: one that floods gets four buffers a turn.
 //
 //   edge ──► readable ──► recv(): the whole buffer ──► still readable, to the end of the list
 //                          │      less than that   ──► emptied: wait for the next edge
@@ -215,7 +215,7 @@ private:
     static constexpr std::uint32_t listener_slot = none;
     static constexpr int most_events = 512;
     static constexpr int most_accepts = 64;
-    static constexpr int most_in_a_row = 2;
+    static constexpr int most_in_a_row = 4;
 
     static constexpr std::uint64_t key_of(connection_id id) noexcept {
         return std::uint64_t{id.generation} << 32 | id.slot;
