@@ -55,7 +55,7 @@ struct ledger {
     std::string said{};
     bool inside = false, over = false, ended = false, paused = false, above = false;
     bool closes = false, aborts = false, finishes = false, throws = false;
-    duration closed_at{};
+    duration opened_at{}, shown_at{}, closed_at{};
     tcp::close_reason why{};
 };
 
@@ -77,6 +77,10 @@ struct stage {
 
     void expect(bool holds, const char* otherwise) {
         if (!holds) wrong.emplace_back(otherwise);
+    }
+    // What is above the limit counts as that.
+    std::size_t high_mark() const {
+        return set.high_mark < set.send_queue_limit ? set.high_mark : set.send_queue_limit;
     }
     bool chance(unsigned per_mille) { return !calm && dice.chance(per_mille); }
     ledger* random_open() {
@@ -107,6 +111,7 @@ protected:
         stage_->expect(book_ == nullptr, "B: on_open twice");
         book_ = stage_->ledgers.emplace_back(std::make_unique<ledger>(ledger{*stage_})).get();
         book_->peer = &peer;
+        book_->opened_at = book_->shown_at = stage_->world.now();
         const tcp::endpoint remote = peer.remote_endpoint();
         for (const auto& one : stage_->visitors)
             if (one->name.local_endpoint() == remote) book_->client = one.get();
@@ -119,6 +124,7 @@ protected:
         const hook here{*this, "on_data", data.size()};
         const std::string_view all{book_->client->text};
         stage_->expect(!data.empty(), "on_data without data");
+        book_->shown_at = stage_->world.now();
         stage_->expect(tcp::as_text(data) == all.substr(book_->taken, data.size()),
                        "A: on_data was shown something else than was sent");
         stage_->expect(!book_->paused, "H: on_data though receiving is paused");
@@ -185,7 +191,7 @@ protected:
             case closed_by::limit:
                 on.expect(why.reached == tcp::limit::send_queue || on.counts, "reason: no limit");
                 break;
-            case closed_by::deadline: check_deadline(); break;
+            case closed_by::deadline: check_deadline(why.passed); break;
         }
         book_->why = why;
         book_->over = true;
@@ -209,17 +215,30 @@ private:
         ~hook() { book.inside = false; }
     };
 
-    void check_deadline() {
-        if (!book_->closes) return;
-        const duration took = stage_->world.now() - book_->closed_at;
-        const duration asked = stage_->set.close_timeout;
-        stage_->expect(took >= asked, "I: a deadline was early");
-        stage_->expect(took <= asked + stage_->oversleep, "I: a deadline was late");
+    void check_deadline(tcp::deadline which) {
+        const tcp::options& set = stage_->set;
+        // The length is rounded up to whole ticks, and so is the moment it begins.
+        const duration ticks = duration::milliseconds(2) + stage_->oversleep;
+        const auto check = [&](duration since, duration length, bool exact) {
+            const duration took = stage_->world.now() - since;
+            stage_->expect(took >= length, "I: a deadline was early");
+            stage_->expect(!exact || took <= length + ticks, "I: a deadline was late");
+        };
+        switch (which) {
+            case tcp::deadline::close:
+                if (book_->closes) check(book_->closed_at, set.close_timeout, true);
+                break;
+            case tcp::deadline::lifetime: check(book_->opened_at, set.lifetime, true); break;
+            case tcp::deadline::idle: check(book_->shown_at, set.idle_timeout, false); break;
+            case tcp::deadline::receive: check(book_->shown_at, set.receive_timeout, false); break;
+            case tcp::deadline::send: check(book_->opened_at, set.send_timeout, false); break;
+            default: stage_->expect(false, "reason: no such deadline");
+        }
     }
 
     // What can no longer be sent does not hold back what is received.
     bool below_mark(tcp::connection& peer) const {
-        return peer.send_queue_size() <= stage_->set.high_mark || !peer.send(tcp::bytes{});
+        return peer.send_queue_size() <= stage_->high_mark() || !peer.send(tcp::bytes{});
     }
 
     void say(ledger& to, tcp::bytes data) {
@@ -229,7 +248,7 @@ private:
         stage_->expect(
             !queued || to.peer->send_queue_size() <= stage_->set.send_queue_limit + data.size(),
             "D: more is queued than the limit allows");
-        if (to.peer->send_queue_size() > stage_->set.high_mark) to.above = true;
+        if (to.peer->send_queue_size() > stage_->high_mark()) to.above = true;
     }
 
     std::size_t answer(tcp::connection&, tcp::bytes data) {

@@ -111,6 +111,11 @@ private:
         size(stage_.set.receive_buffer, 16 * 1024);
         stage_.set.close_timeout =
             duration::nanoseconds(std::int64_t(dice_.magnitude(1, 3'000'000'000)));
+        for (const auto one : {&tcp::options::idle_timeout, &tcp::options::receive_timeout,
+                               &tcp::options::send_timeout, &tcp::options::lifetime})
+            if (dice_.chance(100))
+                stage_.set.*one =
+                    duration::nanoseconds(std::int64_t(dice_.magnitude(1'000'000, 10'000'000'000)));
         if (dice_.chance(200)) stage_.set.send_buffer = int(dice_.magnitude(1, 10'000));
         if (dice_.chance(200)) stage_.set.kernel_receive_buffer = int(dice_.magnitude(1, 10'000));
 

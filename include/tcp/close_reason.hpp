@@ -25,7 +25,12 @@ inline constexpr std::size_t closed_by_count = 10;
 /// Which deadline passed.
 enum class deadline : unsigned char {
     none,
-    close,  // options::close_timeout, with something still unsent
+    close,         // options::close_timeout, with something still unsent
+    idle,          // options::idle_timeout
+    receive,       // options::receive_timeout
+    send,          // options::send_timeout
+    lifetime,      // options::lifetime
+    receive_rate,  // options::min_receive_rate
 };
 
 /// Which limit was reached.
@@ -62,8 +67,17 @@ constexpr std::string_view to_text(closed_by by) noexcept {
 
 /// The reason as a few words: "peer finished", "limit: send queue".
 constexpr std::string_view to_text(const close_reason& reason) noexcept {
-    if (reason.by == closed_by::deadline && reason.passed == deadline::close)
-        return "deadline: close";
+    if (reason.by == closed_by::deadline) {
+        switch (reason.passed) {
+            case deadline::none: break;
+            case deadline::close: return "deadline: close";
+            case deadline::idle: return "deadline: idle";
+            case deadline::receive: return "deadline: receive";
+            case deadline::send: return "deadline: send";
+            case deadline::lifetime: return "deadline: lifetime";
+            case deadline::receive_rate: return "deadline: receive rate";
+        }
+    }
     if (reason.by == closed_by::limit && reason.reached == limit::receive) return "limit: receive";
     if (reason.by == closed_by::limit && reason.reached == limit::send_queue)
         return "limit: send queue";

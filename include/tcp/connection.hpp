@@ -17,6 +17,7 @@
 #include <tcp/detail/intrusive_list.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/error.hpp>
+#include <tcp/loop/deadlines.hpp>
 #include <tcp/loop/kept_bytes.hpp>
 #include <tcp/loop/loop_context.hpp>
 #include <tcp/loop/send_queue.hpp>
@@ -49,8 +50,7 @@ private:
 
 /// One peer. It lives from before on_open until on_close returns; a reference to it must not be
 /// kept longer. Every function is for the thread of its loop, inside a hook.
-class connection : private detail::tagged_node<detail::touched>,
-                   private detail::tagged_node<detail::closing> {
+class connection : private detail::tagged_node<detail::touched>, private detail::timer_node {
 public:
     connection(const connection&) = delete;
     connection& operator=(const connection&) = delete;
@@ -119,7 +119,7 @@ public:
     endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
 
 protected:
-    connection() = default;
+    connection() noexcept : timer_node{kind::deadlines} {}
     ~connection() = default;
 
 private:
@@ -154,6 +154,8 @@ private:
         finished = 1 << 13,      // on_close was called
         reset_wanted = 1 << 14,  // RST, not FIN
         in_use = 1 << 15,        // this slot holds a connection
+        close_timed = 1 << 16,   // its close deadline has begun
+        send_timed = 1 << 17,    // its send deadline has begun
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
@@ -201,9 +203,10 @@ private:
     int errno_ = 0;  // what ended receiving or sending
     detail::send_queue queue_;
     detail::kept_bytes kept_;
-    std::int64_t close_deadline_ = 0;
+    detail::connection_clock clock_;
     closed_by reason_{};
     limit limit_{};
+    deadline passed_{};
 };
 
 [[gnu::noinline]] inline send_result connection::send_slowly(bytes data) {

@@ -9,6 +9,9 @@
 //                                                         hook the queue is sent, then it closes
 //   void        on_writable(connection&)                  the queue fell to the low mark after
 //                                                         passing the high one
+//   void        on_timeout(connection&, deadline)         a deadline of the options passed, and begins
+//                                                         anew; without this hook the connection
+//                                                         is ended
 //   void        on_close(connection&, const close_reason&) it is over; once for each on_open
 //
 // Each is optional, and one at least must be there. A hook that throws ends its own connection
@@ -49,6 +52,10 @@ concept has_on_writable = requires(H& h, connection& peer) {
     { h.on_writable(peer) } -> std::same_as<void>;
 };
 template <class H>
+concept has_on_timeout = requires(H& h, connection& peer, deadline which) {
+    { h.on_timeout(peer, which) } -> std::same_as<void>;
+};
+template <class H>
 concept has_on_close = requires(H& h, connection& peer, const close_reason& reason) {
     { h.on_close(peer, reason) } -> std::same_as<void>;
 };
@@ -62,6 +69,7 @@ struct names_of_hooks {
     int on_data;
     int on_end;
     int on_writable;
+    int on_timeout;
     int on_close;
 };
 template <class H>
@@ -86,12 +94,16 @@ concept declares_on_writable = has_on_writable<H> || requires {
     &H::on_writable;
 } ||(derivable<H> && !requires { &with_names<H>::on_writable; });
 template <class H>
+concept declares_on_timeout = has_on_timeout<H> || requires {
+    &H::on_timeout;
+} ||(derivable<H> && !requires { &with_names<H>::on_timeout; });
+template <class H>
 concept declares_on_close = has_on_close<H> || requires {
     &H::on_close;
 } ||(derivable<H> && !requires { &with_names<H>::on_close; });
 template <class H>
 concept declares_a_hook = declares_on_open<H> || declares_on_data<H> || declares_on_end<H> ||
-    declares_on_writable<H> || declares_on_close<H>;
+    declares_on_writable<H> || declares_on_timeout<H> || declares_on_close<H>;
 
 // Names that other libraries use for a hook that this handler does not have.
 template <class H>
@@ -115,29 +127,34 @@ concept misnames_on_writable =
     (
         requires { &H::on_write; } || requires { &H::on_drain; } || requires { &H::on_ready; });
 template <class H>
+concept misnames_on_timeout =
+    !declares_on_timeout<H> && (
+                                   requires { &H::on_idle; } || requires { &H::on_timed_out; } ||
+                                   requires { &H::on_deadline; });
+template <class H>
 concept misnames_on_close =
     !declares_on_close<H> && (
                                  requires { &H::on_closed; } || requires { &H::on_disconnect; } ||
                                  requires { &H::on_disconnected; } || requires { &H::on_error; });
+
+// Each hook that is declared can be called.
+template <class H>
+inline constexpr bool hooks_are_callable =
+    has_on_open<H> == declares_on_open<H>&& has_on_data<H> == declares_on_data<H>&& has_on_end<H> ==
+    declares_on_end<H>&& has_on_writable<H> == declares_on_writable<H>&& has_on_timeout<H> ==
+    declares_on_timeout<H>&& has_on_close<H> == declares_on_close<H>;
+template <class H>
+inline constexpr bool misnames_a_hook =
+    misnames_on_open<H> || misnames_on_data<H> || misnames_on_end<H> || misnames_on_writable<H> ||
+    misnames_on_timeout<H> || misnames_on_close<H>;
 
 }  // namespace detail
 
 /// What can be a handler: a class with at least one hook, and none declared in another way than it
 /// will be called.
 template <class H>
-concept handler =
-    std::is_class_v<H> && std::destructible<H> && detail::declares_a_hook<H> &&
-    (has_on_open<H> || !detail::declares_on_open<H>)&&(
-        has_on_data<H> ||
-        !detail::declares_on_data<H>)&&(has_on_end<H> ||
-                                        !detail::declares_on_end<
-                                            H>)&&(has_on_writable<H> ||
-                                                  !detail::declares_on_writable<
-                                                      H>)&&(has_on_close<H> ||
-                                                            !detail::declares_on_close<
-                                                                H>)&&!detail::misnames_on_open<H> &&
-    !detail::misnames_on_data<H> && !detail::misnames_on_end<H> &&
-    !detail::misnames_on_writable<H> && !detail::misnames_on_close<H>;
+concept handler = std::is_class_v<H> && std::destructible<H> && detail::declares_a_hook<H> &&
+    detail::hooks_are_callable<H> && !detail::misnames_a_hook<H>;
 
 namespace detail {
 
@@ -168,11 +185,14 @@ consteval bool check_handler() {
         "tcp::server: the hook for a queue with room again is named on_writable; write void "
         "on_writable(tcp::connection& peer).");
     static_assert(
+        !misnames_on_timeout<H>,
+        "tcp::server: the hook for a deadline that passed is named on_timeout; write void "
+        "on_timeout(tcp::connection& peer, tcp::deadline which).");
+    static_assert(
         !misnames_on_close<H>,
         "tcp::server: the hook for the end of a connection, errors included, is named "
         "on_close; write void on_close(tcp::connection& peer, const tcp::close_reason& why).");
-    static_assert(declares_a_hook<H> || misnames_on_open<H> || misnames_on_data<H> ||
-                      misnames_on_end<H> || misnames_on_writable<H> || misnames_on_close<H>,
+    static_assert(declares_a_hook<H> || misnames_a_hook<H>,
                   "tcp::server: Handler has no hook, so it would never be called; give it at least "
                   "void on_data(tcp::connection& peer, tcp::bytes data).");
 
@@ -207,6 +227,14 @@ consteval bool check_handler() {
             "its public part, void on_writable(tcp::connection& peer).");
         using true_cause [[maybe_unused]] =
             decltype(std::declval<H&>().on_writable(std::declval<connection&>()));
+    }
+    if constexpr (declares_on_timeout<H> && !has_on_timeout<H>) {
+        static_assert(
+            has_on_timeout<H>,
+            "tcp::server: Handler's on_timeout cannot be called as it will be; write, in its "
+            "public part, void on_timeout(tcp::connection& peer, tcp::deadline which).");
+        using true_cause [[maybe_unused]] = decltype(std::declval<H&>().on_timeout(
+            std::declval<connection&>(), std::declval<deadline>()));
     }
     if constexpr (declares_on_close<H> && !has_on_close<H>) {
         static_assert(

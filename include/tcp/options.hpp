@@ -34,6 +34,24 @@ struct options {
     /// left to the system.
     duration close_timeout = duration::milliseconds(5'000);
 
+    /// The deadlines of a connection; duration::max(), and everything above 12 days, is none. What
+    /// passes one ends with closed_by::deadline and its name in close_reason::passed, unless the
+    /// handler has on_timeout, which decides. Never early, and late by a millisecond and what the
+    /// loop is busy with. Measured by the monotonic clock: setting the wall clock changes nothing.
+    ///
+    /// idle: nothing was received and the system took nothing that was sent. receive: nothing was
+    /// received; the time in which receiving is paused does not count. send: something is queued,
+    /// and the system takes none of it, since the peer reads nothing. lifetime: since accept.
+    duration idle_timeout = duration::max();
+    duration receive_timeout = duration::max();
+    duration send_timeout = duration::max();
+    duration lifetime = duration::max();
+
+    /// Bytes a second. A peer that sends something, but in the five seconds from then on less than
+    /// this, passes deadline::receive_rate: against those that drip to hold a connection. 0 is
+    /// none. Not for protocols in which a peer may send little now and then.
+    std::size_t min_receive_rate = 0;
+
     /// TCP_NODELAY: small sends leave at once (tcp(7)).
     bool no_delay = true;
 

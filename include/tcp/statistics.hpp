@@ -18,7 +18,8 @@ struct statistics {
     std::uint64_t bytes_received = 0;
     std::uint64_t bytes_sent = 0;  // taken by the system
     std::uint64_t accept_errors = 0;
-    std::uint64_t pauses = 0;  // times a connection stopped reading because of its high mark
+    std::uint64_t pauses = 0;    // times a connection stopped reading because of its high mark
+    std::uint64_t timeouts = 0;  // deadlines that passed, those that on_timeout spared included
     std::uint64_t closed_by[closed_by_count] = {};  // closed, by tcp::closed_by
 };
 

@@ -21,6 +21,10 @@ namespace tcp::inline v0::detail {
             "options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
+    if (o.idle_timeout <= duration{} || o.receive_timeout <= duration{} ||
+        o.send_timeout <= duration{} || o.lifetime <= duration{})
+        refuse(
+            "a timeout of options is not above 0; leave it out, or give duration::max(), for none");
     if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
         refuse("a kernel buffer has a negative size; give 0 to let the kernel choose");
     return o;

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include <tcp/loop/connection_io.hpp>
 #include <tcp/loop/connection_table.hpp>
 #include <tcp/loop/handler_source.hpp>
+#include <tcp/loop/timer_wheel.hpp>
 #include <tcp/options.hpp>
 
 namespace tcp::inline v0::detail {
@@ -29,25 +31,31 @@ class connection_driver : public connection_io<Engine> {
 protected:
     using base::arm;
     using base::arriving_;
+    using base::begin_clock;
     using base::both_sides_done;
     using base::broken;
-    using base::closing_ones_;
     using base::counters_;
     using base::current;
+    using base::deadlines_;
     using base::ending;
     using base::engine_;
     using base::enter;
+    using base::first_deadline;
     using base::flush;
     using base::heed_first;
     using base::holds_data;
     using base::id_of;
     using base::leave;
     using base::lent;
+    using base::note_received;
+    using base::note_sent;
     using base::paused;
     using base::pool;
     using base::sending_failed;
     using base::settings_;
     using base::threw;
+    using base::timed_;
+    using base::timers;
     using base::touched_ones;
 
 public:
@@ -57,6 +65,7 @@ public:
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
         counters_.bytes_received.add(data.size());
+        note_received(*s, data.size());
         if ((s->flags_ & holds_data) == 0 && s->kept_.empty()) [[likely]]
             return show(*s, data);
         keep_and_show(*s, data);
@@ -77,6 +86,7 @@ public:
         if (s == nullptr) return;
         s->flags_ &= ~connection::send_in_flight;
         counters_.bytes_sent.add(count);
+        note_sent(*s, count);
         s->queue_.consume(pool, count);
         if (error != 0) {
             sending_failed(*s, error);
@@ -123,6 +133,7 @@ protected:
             table_.release(*s);
             return false;
         }
+        if (timed_) begin_clock(*s);
         if (watch) watched_ = id;
         counters_.accepted.add(1);
         counters_.open.add(1);
@@ -137,6 +148,8 @@ protected:
             arriving_ = nullptr;
             settle(*s);
             leave();
+        } else if (timed_) {
+            settle_alone(*s);
         }
         return true;
     }
@@ -163,18 +176,35 @@ protected:
         });
     }
 
-    /// Ends the connections whose close deadline is not later than this. The deadlines are in
-    /// order, as all connections have the same close_timeout.
-    [[gnu::cold]] void expire_closing(duration now) {
-        while (!closing_ones_.empty()) {
-            auto& s = static_cast<slot_type&>(*closing_ones_.front());
-            if (duration::nanoseconds(s.close_deadline_) > now) return;
+    /// What waits for this timer is told, or finds that there is still time.
+    [[gnu::noinline]] void timer_is_due(timer_node& timer) {
+        slot_type& s = static_cast<slot_type&>(static_cast<connection&>(timer));
+        const next_deadline first = first_deadline(s, engine_.now());
+        if (first.left > 0) return settle_alone(s);
+        if (first.which == deadline::close) {
             // With all sent and FIN behind it, only the peer's own end is missing: that is no
             // failure.
-            if (!s.queue_.empty()) s.end(closed_by::deadline, connection::reset_now);
-            finish(s);
+            if (!s.queue_.empty()) pass(s, deadline::close, connection::reset_now);
+            return finish(s);
         }
+        if (first.which == deadline::receive_rate && deadlines_.fast_enough(s.clock_))
+            return settle_alone(s);
+        counters_.timeouts.add(1);
+        enter(s, {});
+        if constexpr (has_on_timeout<Handler>) {
+            deadlines::restart(s.clock_, first.which, deadlines::stamp(engine_.now()));
+            try {
+                s.handler.on_timeout(s, first.which);
+            } catch (...) {
+                threw(s);
+            }
+        } else {
+            pass(s, first.which, connection::abort_wanted);
+        }
+        settle(s);
+        leave();
     }
+
     std::size_t reaping_ = 0;  // connections whose closed event is still to come
 
     // Of accept(): the connection to watch, and where to say how it ended.
@@ -197,6 +227,7 @@ private:
             if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
                 [[likely]] {
                 counters_.bytes_sent.add(outcome.taken);
+                note_sent(s, outcome.taken);
                 return leave();
             }
             heed_first(s, outcome);
@@ -361,7 +392,7 @@ private:
     /// The end: on_close, the handler destroyed, the socket closed.
     [[gnu::noinline]] void finish(slot_type& s) {
         close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
-        if (s.reason_ == closed_by::deadline) why.passed = deadline::close;
+        if (s.reason_ == closed_by::deadline) why.passed = s.passed_;
         if (s.reason_ == closed_by::limit) {
             why.reached = s.limit_;
             why.error = s.limit_ == limit::receive ? error::receive_limit : error::send_queue_limit;
@@ -385,13 +416,18 @@ private:
             watched_reason_ = nullptr;
         }
         touched_ones.remove(s);
-        closing_ones_.remove(s);
+        timers.stop(s);
         // A FIN would make what the peer has look complete.
         const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
         if (engine_.close(id_of(s), hard ? close_mode::reset : close_mode::graceful))
             release(s);
         else
             ++reaping_;
+    }
+
+    static void pass(slot_type& s, deadline which, std::uint32_t how) noexcept {
+        s.end(closed_by::deadline, how);
+        s.passed_ = which;
     }
 
     void release(slot_type& s) noexcept {

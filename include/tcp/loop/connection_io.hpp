@@ -12,8 +12,10 @@
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>
 #include <tcp/engine/concept.hpp>
+#include <tcp/loop/deadlines.hpp>
 #include <tcp/loop/loop_context.hpp>
 #include <tcp/loop/loop_counters.hpp>
+#include <tcp/loop/timer_wheel.hpp>
 #include <tcp/options.hpp>
 
 namespace tcp::inline v0::detail {
@@ -31,11 +33,15 @@ public:
         if (&c == current && arriving_ != nullptr) return *arriving_;
         return engine_.remote_endpoint(id_of(c));
     }
+    duration time() const override { return engine_.now(); }
 
 protected:
     template <class... EngineArguments>
     [[gnu::cold]] explicit connection_io(const options& settings, EngineArguments&&... arguments)
-        : settings_{settings}, engine_{settings, std::forward<EngineArguments>(arguments)...} {
+        : settings_{settings},
+          deadlines_{settings},
+          timed_{deadlines_.any()},
+          engine_{settings, std::forward<EngineArguments>(arguments)...} {
         send_queue_limit = settings.send_queue_limit;
         // A slow peer is paused before it is reset.
         if (settings_.high_mark > send_queue_limit) settings_.high_mark = send_queue_limit;
@@ -98,10 +104,15 @@ protected:
         if (outcome.is == send_outcome::state::failed) return sending_failed(c, outcome.error);
         if (outcome.is == send_outcome::state::in_flight) {
             c.flags_ |= connection::send_in_flight;
+            note_waiting(c);
             if (!lent.empty()) c.queue_.append_lent(pool, std::exchange(lent, bytes{}));
             return;
         }
-        if (outcome.is == send_outcome::state::blocked) c.flags_ |= connection::send_blocked;
+        note_sent(c, outcome.taken);
+        if (outcome.is == send_outcome::state::blocked) {
+            c.flags_ |= connection::send_blocked;
+            note_waiting(c);
+        }
         counters_.bytes_sent.add(outcome.taken);
         const std::size_t queued =
             outcome.taken < c.queue_.size() ? outcome.taken : c.queue_.size();
@@ -152,32 +163,79 @@ protected:
         return false;
     }
 
-    /// Tells the engine what to wait for, and starts the close deadline.
+    /// Tells the engine and the timers what to wait for.
     void arm(connection& c) {
-        if ((c.flags_ & connection::close_wanted) != 0 && !closing_ones_.contains(c)) {
-            c.close_deadline_ = (engine_.now() + settings_.close_timeout).nanoseconds();
-            closing_ones_.push_back(c);
-        }
         const bool pause = (c.flags_ & paused) != 0 && (c.flags_ & ending) == 0;
-        if (pause == ((c.flags_ & connection::engine_paused) != 0)) return;
-        if ((c.flags_ & connection::peer_done) != 0) return;
-        c.flags_ ^= connection::engine_paused;
-        if (pause)
-            engine_.pause_receive(id_of(c));
-        else
-            engine_.resume_receive(id_of(c));
+        if (pause != ((c.flags_ & connection::engine_paused) != 0) &&
+            (c.flags_ & connection::peer_done) == 0) {
+            c.flags_ ^= connection::engine_paused;
+            if (pause)
+                engine_.pause_receive(id_of(c));
+            else
+                resume(c);
+        }
+        if (timed_ || (c.flags_ & connection::close_wanted) != 0) watch(c);
     }
 
-    bool closing_any() const noexcept { return !closing_ones_.empty(); }
-    duration next_close_deadline() const noexcept {
-        return duration::nanoseconds(
-            static_cast<const connection&>(*closing_ones_.front()).close_deadline_);
+    void resume(connection& c) {
+        if (timed_) deadlines::resumed(c.clock_, deadlines::stamp(engine_.now()));
+        engine_.resume_receive(id_of(c));
+    }
+
+    // ---- deadlines ----
+
+    void begin_clock(connection& c) {
+        const std::uint32_t now = deadlines::stamp(engine_.now());
+        c.clock_ = {.begun = now, .received = now, .sent = now};
+    }
+    void note_received(connection& c, std::size_t size) {
+        if (timed_ && deadlines_.received(c.clock_, size, deadlines::stamp(engine_.now())))
+            [[unlikely]]
+            watch(c);
+    }
+    void note_sent(connection& c, std::size_t size) {
+        if (!timed_ || size == 0) [[likely]]
+            return;
+        c.flags_ &= ~connection::send_timed;
+        c.clock_.sent = deadlines::stamp(engine_.now());
+    }
+    // Something is left to send, and from now on that the peer takes nothing counts against it.
+    void note_waiting(connection& c) {
+        if (!timed_ || (c.flags_ & connection::send_timed) != 0) return;
+        c.flags_ |= connection::send_timed;
+        c.clock_.sent = deadlines::stamp(engine_.now());
+    }
+
+    next_deadline first_deadline(const connection& c, duration now) const {
+        return deadlines_.first(
+            c.clock_,
+            {.closing = (c.flags_ & connection::close_timed) != 0,
+             .receiving = (c.flags_ & (paused | ending | connection::peer_done)) == 0,
+             .sending = !c.queue_.empty()},
+            now);
+    }
+
+    /// Waits for the first deadline. What happens to a connection only puts deadlines off: the
+    /// timer stays where it is and finds out then. Only one that begins may come before it.
+    [[gnu::noinline]] void watch(connection& c) {
+        const duration now = engine_.now();
+        if ((c.flags_ & (connection::close_wanted | connection::close_timed)) ==
+            connection::close_wanted) {
+            c.flags_ |= connection::close_timed;
+            c.clock_.begun = deadlines::stamp(now);
+            timers.stop(c);
+        }
+        const next_deadline first = first_deadline(c, now);
+        if (first.left == never) return;
+        const tick due = tick_of(now) + first.left;
+        if (!c.waits() || due < c.due()) timers.start(c, due);
     }
 
     options settings_;
+    deadlines deadlines_;
+    bool timed_;  // some deadline is set besides the close deadline
     Engine engine_;
     loop_counters counters_;
-    intrusive_list<closing> closing_ones_;
     const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it
 
 private:

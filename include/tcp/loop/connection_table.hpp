@@ -46,6 +46,7 @@ public:
         s.errno_ = 0;
         s.reason_ = {};
         s.limit_ = {};
+        s.passed_ = {};
         free_.push_back(s);  // taken again first: its memory is warm
     }
 

@@ -174,8 +174,10 @@ private:
 
     duration until_deadline(duration at_most) const {
         duration first = accept_again_ < drain_deadline_ ? accept_again_ : drain_deadline_;
-        if (this->closing_any() && this->next_close_deadline() < first)
-            first = this->next_close_deadline();
+        if (const tick due = this->timers.next(); due != detail::never) {
+            const auto time = duration::nanoseconds(due * nanoseconds_of_a_tick);
+            if (time < first) first = time;
+        }
         if (first == never) return at_most;
         const duration now = engine_.now();
         const duration left = first > now ? first - now : duration{};
@@ -184,9 +186,12 @@ private:
 
     void expire() {
         if (accept_again_ != never && still_open() < open_when_paused_) arm_listeners();
-        if (accept_again_ == never && drain_deadline_ == never && !this->closing_any()) return;
+        const tick due = this->timers.next();
+        if (accept_again_ == never && drain_deadline_ == never && due == detail::never) return;
         const duration now = engine_.now();
-        this->expire_closing(now);
+        if (due <= tick_of(now))
+            while (timer_node* const timer = this->timers.due(tick_of(now)))
+                this->timer_is_due(*timer);
         if (accept_again_ <= now) arm_listeners();
         if (drain_deadline_ <= now) {
             drain_deadline_ = never;

@@ -7,6 +7,7 @@
 #include <tcp/detail/intrusive_list.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/loop/block_pool.hpp>
+#include <tcp/loop/timer_wheel.hpp>
 
 namespace tcp::inline v0 {
 
@@ -15,7 +16,6 @@ class connection;
 namespace detail {
 
 struct touched {};  // needs looking after by its loop
-struct closing {};  // waits for its peer, until options::close_timeout
 
 class loop_context {
 public:
@@ -26,6 +26,9 @@ public:
     /// Asks the system; for functions that are called now and then.
     virtual endpoint local_endpoint_of(const connection&) = 0;
     virtual endpoint remote_endpoint_of(const connection&) = 0;
+
+    /// The engine's clock.
+    virtual duration time() const = 0;
 
     /// Takes bytes of what the running hook was shown for sending from there. False when they lie
     /// elsewhere, or are not the next ones.
@@ -41,6 +44,7 @@ public:
     }
 
     block_pool pool;
+    timer_wheel timers;
     std::size_t send_queue_limit = 0;
 
     // The connection whose hook is running, and what that hook was shown in the engine's buffer:

@@ -17,6 +17,7 @@ struct loop_counters {
     counter bytes_sent;
     counter accept_errors;
     counter pauses;
+    counter timeouts;
     counter closed_by[closed_by_count];
 
     /// Adds what this loop has counted.
@@ -28,6 +29,7 @@ struct loop_counters {
         sum.bytes_sent += bytes_sent.read();
         sum.accept_errors += accept_errors.read();
         sum.pauses += pauses.read();
+        sum.timeouts += timeouts.read();
         for (std::size_t i = 0; i != closed_by_count; ++i) {
             sum.closed_by[i] += closed_by[i].read();
             sum.closed += closed_by[i].read();

@@ -137,7 +137,8 @@ private:
     std::size_t list_of(tick due) const noexcept {
         if (due <= now_) return expired;
         const auto differing = static_cast<std::uint64_t>(due ^ now_);
-        const std::size_t level = (63 - static_cast<std::size_t>(std::countl_zero(differing))) / slot_bits;
+        const std::size_t level =
+            (63 - static_cast<std::size_t>(std::countl_zero(differing))) / slot_bits;
         if (level >= levels) return beyond;
         return level * slots + (static_cast<std::size_t>(due >> (level * slot_bits)) & (slots - 1));
     }

@@ -1,0 +1,286 @@
+// Behaviours 55, 56 and 59: deadlines end who is idle, slow or stuck, and spare the others.
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "beds.hpp"
+
+using namespace std::chrono_literals;
+using conformance::scripted;
+using conformance::stage;
+using tcp::closed_by;
+using tcp::deadline;
+
+namespace {
+
+template <class Bed>
+tcp::duration now_of(const Bed& bed) {
+    if constexpr (Bed::simulated)
+        return bed.world.now();
+    else
+        return tcp::detail::monotonic_now();
+}
+
+// How late a deadline may be: a tick, and what the bed adds. A real machine may be busy.
+template <class Bed>
+constexpr tcp::duration tolerance = Bed::simulated ? 30ms : 2s;
+
+struct told {
+    deadline which;
+    tcp::duration when;
+};
+
+// A handler that is told of deadlines, and so decides.
+struct patient {
+    std::vector<told>* all;
+    std::function<void(tcp::connection&, deadline)> then;
+    std::function<tcp::duration()> now;
+
+    void on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); }
+    void on_end(tcp::connection& peer) { peer.close(); }
+    void on_timeout(tcp::connection& peer, deadline which) {
+        all->push_back({which, now()});
+        if (then) then(peer, which);
+    }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("55 the idle deadline ends who does nothing, and spares who does something", Bed,
+                   CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+    auto server = on.bed.make(scripted{on.does}, {.idle_timeout = 200ms});
+    const auto where = on.bed.listen(server);
+    auto active = on.bed.connect(where);
+    auto idle = on.bed.connect(where);
+    idle.send("last words");
+    REQUIRE(on.bed.until(server, [&] { return idle.received() == "last words"; }));
+    const tcp::duration begin = now_of(on.bed);
+    std::string sent;
+    while (!idle.ended()) {
+        active.send("x");
+        sent += 'x';
+        REQUIRE(on.bed.until(server, [&] { return active.received() == sent || idle.ended(); }));
+        on.bed.run(server, 20ms);
+        REQUIRE(now_of(on.bed) - begin < 10s);
+    }
+    const tcp::duration lasted = now_of(on.bed) - begin;
+    CHECK(lasted <= tcp::duration{200ms} + tolerance<Bed> + tcp::duration{20ms});
+    CHECK_FALSE(active.ended());
+    CHECK_FALSE(idle.was_reset());  // it missed nothing
+    REQUIRE(on.does.closes.size() == 1);
+    CHECK(on.does.closes[0].by == closed_by::deadline);
+    CHECK(on.does.closes[0].passed == deadline::idle);
+    CHECK(on.does.closes[0].unsent == 0);
+    CHECK(to_text(on.does.closes[0]) == "deadline: idle");
+    CHECK(server.statistics().timeouts == 1);
+}
+
+TEST_CASE_TEMPLATE("55 a deadline is never early, and late by a tick (invariant I)", Bed,
+                   SIMULATED_BEDS) {
+    for (const auto length :
+         {1ms, 2ms, 63ms, 64ms, 65ms, 1'000ms, 4'096ms, 70'000ms, 3'600'000ms}) {
+        CAPTURE(length.count());
+        Bed bed;
+        std::vector<told> all;
+        tcp::duration opened{};
+        auto server =
+            bed.make(patient{&all, {}, [&] { return bed.world.now(); }}, {.idle_timeout = length});
+        const auto where = bed.listen(server);
+        auto client = bed.connect(where);
+        REQUIRE(bed.until(server, [&] { return server.statistics().open == 1; }));
+        opened = bed.world.now();
+        REQUIRE(bed.until(
+            server, [&] { return all.size() == 3; }, 20'000s));
+        // It began within the millisecond before it was seen, and begins anew each time.
+        tcp::duration before = opened - tcp::duration{1ms};
+        for (const told& one : all) {
+            CHECK(one.which == deadline::idle);
+            CHECK(one.when - before >= length);
+            before = one.when;
+        }
+        CHECK(before - opened <= tcp::duration{length * 3} + tcp::duration{30ms});
+        CHECK_FALSE(client.ended());
+    }
+}
+
+TEST_CASE_TEMPLATE("55 on_timeout decides: what it does not end goes on", Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    std::vector<told> all;
+    patient handler{&all, {}, [&] { return now_of(on.bed); }};
+    handler.then = [&](tcp::connection& peer, deadline) {
+        if (all.size() == 3) peer.close();
+    };
+    auto server = on.bed.make(handler, {.idle_timeout = 50ms});
+    const auto where = on.bed.listen(server);
+    auto client = on.bed.connect(where);
+    client.send("a");
+    REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
+    CHECK(all.size() == 3);
+    CHECK(client.received() == "a");
+    client.shutdown_send();
+    REQUIRE(on.bed.until(server, [&] { return server.statistics().closed == 1; }));
+    const auto counted = server.statistics();
+    CHECK(counted.closed_by[static_cast<std::size_t>(closed_by::handler_closed)] == 1);
+    CHECK(counted.timeouts == 3);
+}
+
+TEST_CASE_TEMPLATE("71 an on_timeout that throws ends its own connection", Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    std::vector<told> all;
+    patient handler{&all, {}, [&] { return now_of(on.bed); }};
+    handler.then = [](tcp::connection&, deadline) { throw 1; };
+    auto server = on.bed.make(handler, {.receive_timeout = 100ms});
+    const auto where = on.bed.listen(server);
+    auto quiet = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return quiet.was_reset(); }));
+    CHECK(all.size() == 1);
+    CHECK(all[0].which == deadline::receive);
+    REQUIRE(on.bed.until(server, [&] { return server.statistics().closed == 1; }));
+    CHECK(server.statistics().closed_by[static_cast<std::size_t>(closed_by::handler_threw)] == 1);
+}
+
+TEST_CASE_TEMPLATE("55 the receive deadline: sending does not help, pausing does not count", Bed,
+                   CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_open = [](tcp::connection& peer) { peer.pause_receive(); };
+    auto server = on.bed.make(scripted{on.does}, {.receive_timeout = 100ms});
+    const auto where = on.bed.listen(server);
+    auto client = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+    on.bed.run(server, 300ms);
+    CHECK(on.does.closes.empty());  // paused all the time
+
+    tcp::connection& peer = *on.does.peers[0];
+    peer.resume_receive();
+    const tcp::duration resumed = now_of(on.bed);
+    while (on.does.closes.empty()) {
+        peer.send("tick");
+        on.bed.run(server, 20ms);
+        REQUIRE(now_of(on.bed) - resumed < 10s);
+    }
+    CHECK(now_of(on.bed) - resumed >= 100ms);
+    CHECK(on.does.closes[0].by == closed_by::deadline);
+    CHECK(on.does.closes[0].passed == deadline::receive);
+    CHECK(on.bed.until(server, [&] { return client.ended(); }));
+}
+
+TEST_CASE_TEMPLATE("42 the send deadline ends a reader that has stopped, and says what was unsent",
+                   Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
+        peer.send(std::string(8'000'000, 'r'));
+    };
+    auto server = on.bed.make(scripted{on.does}, {.send_timeout = 200ms, .send_buffer = 4096});
+    const auto where = on.bed.listen(server);
+    auto stuck = on.bed.connect_narrow(where);
+    stuck.pause_receiving();
+    stuck.send("?");
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(on.does.closes[0].by == closed_by::deadline);
+    CHECK(on.does.closes[0].passed == deadline::send);
+    CHECK(on.does.closes[0].unsent > 0);
+    stuck.resume_receiving();
+    CHECK(on.bed.until(server, [&] {
+        return stuck.was_reset();
+    }));  // so that it does not take what it has for all there is
+}
+
+TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared", Bed,
+                   SIMULATED_BEDS) {
+    stage<Bed> on;
+    constexpr std::size_t size = 400'000;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes) { peer.send(std::string(size, 'r')); };
+    on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+    auto server = on.bed.make(scripted{on.does}, {.send_timeout = 1s});
+    const auto where = on.bed.listen(server);
+    auto slow = on.bed.connect_narrow(where);
+    slow.pause_receiving();
+    slow.send("?");
+    const tcp::duration begin = now_of(on.bed);
+    while (slow.received_size() < size && on.does.closes.empty()) {
+        slow.receive(8'000);
+        on.bed.run(server, 100ms);
+        REQUIRE(now_of(on.bed) - begin < 300s);
+    }
+    CHECK(on.does.closes.empty());
+    CHECK(slow.received_size() == size);
+}
+
+TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+    auto server = on.bed.make(scripted{on.does}, {.lifetime = 150ms});
+    const auto where = on.bed.listen(server);
+    const tcp::duration begin = now_of(on.bed);
+    auto busy = on.bed.connect(where);
+    while (on.does.closes.empty()) {
+        busy.send("x");
+        on.bed.run(server, 10ms);
+        REQUIRE(now_of(on.bed) - begin < 10s);
+    }
+    CHECK(now_of(on.bed) - begin >= 150ms);
+    CHECK(on.does.closes[0].by == closed_by::deadline);
+    CHECK(on.does.closes[0].passed == deadline::lifetime);
+}
+
+TEST_CASE_TEMPLATE("56 a slow drip is ended by the minimum rate; fast and silent ones are not", Bed,
+                   SIMULATED_BEDS) {
+    stage<Bed> on;
+    auto server = on.bed.make(scripted{on.does}, {.min_receive_rate = 100});
+    const auto where = on.bed.listen(server);
+    auto drip = on.bed.connect(where);
+    auto fast = on.bed.connect(where);
+    auto silent = on.bed.connect(where);
+    const tcp::duration begin = now_of(on.bed);
+    while (on.does.closes.empty()) {
+        drip.send("d");
+        fast.send(std::string(30, 'f'));
+        on.bed.run(server, 100ms);
+        REQUIRE(now_of(on.bed) - begin < 60s);
+    }
+    CHECK(now_of(on.bed) - begin >= 5s);
+    CHECK(now_of(on.bed) - begin <= 6s);
+    CHECK(drip.ended());
+    CHECK(on.does.closes[0].passed == deadline::receive_rate);
+    for (int i = 0; i != 300; ++i) {
+        fast.send(std::string(30, 'f'));
+        on.bed.run(server, 100ms);
+    }
+    CHECK(on.does.closes.size() == 1);
+    CHECK_FALSE(silent.ended());
+}
+
+TEST_CASE_TEMPLATE("55 many deadlines at once: whichever comes first", Bed, SIMULATED_BEDS) {
+    const tcp::options all{
+        .idle_timeout = 3s, .receive_timeout = 2s, .send_timeout = 1s, .lifetime = 10s};
+    stage<Bed> on;
+    auto server = on.bed.make(scripted{on.does}, all);
+    const auto where = on.bed.listen(server);
+    auto silent = on.bed.connect(where);
+    auto busy = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] {
+        busy.send("x");
+        return on.does.closes.size() == 2;
+    }));
+    CHECK(on.does.closes[0].passed == deadline::receive);
+    CHECK(on.does.closes[1].passed == deadline::lifetime);
+    CHECK(
+        on.bed.until(server, [&] { return silent.ended() && (busy.ended() || busy.was_reset()); }));
+}
+
+TEST_CASE("55 options: a timeout of 0 or less is refused, with its name") {
+    for (const auto set : {&tcp::options::idle_timeout, &tcp::options::receive_timeout,
+                           &tcp::options::send_timeout, &tcp::options::lifetime}) {
+        tcp::options o;
+        o.*set = 0ms;
+        CHECK_THROWS_WITH_AS(tcp::server<tcp::echo>{o}, doctest::Contains("not above 0"),
+                             std::system_error);
+        o.*set = -1s;
+        CHECK_THROWS_AS(tcp::server<tcp::echo>{o}, std::system_error);
+    }
+}
