@@ -84,22 +84,20 @@ constexpr flag flags[] = {
      .value = "N",
      .help = "ends a connection on which nothing moves, 0 for never (0)",
      .number = &settings::idle_timeout_ms,
-     .most = day_ms,
-     .later = true},
+     .most = day_ms},
     {.name = "--send-timeout-ms",
      .value = "N",
      .help = "ends a connection that takes nothing of what waits, 0 for never (0)",
      .number = &settings::send_timeout_ms,
-     .most = day_ms,
-     .later = true},
+     .most = day_ms},
     {.name = "--high-mark",
      .value = "BYTES",
-     .help = "stop reading when more than this waits to be sent (262144)",
+     .help = "stop reading when more than this waits to be sent (65536)",
      .number = &settings::high_mark,
      .most = terabyte},
     {.name = "--low-mark",
      .value = "BYTES",
-     .help = "go on when no more than this waits (65536)",
+     .help = "go on when no more than this waits (16384)",
      .number = &settings::low_mark,
      .most = terabyte},
     {.name = "--drain-ms",
@@ -181,6 +179,7 @@ void print_json(const tcp::statistics& s) {
     number("bytes_sent", s.bytes_sent);
     number("accept_errors", s.accept_errors);
     number("pauses", s.pauses);
+    number("timeouts", s.timeouts);
     std::printf("\"closed_by\": {");
     for (std::size_t i = 0; i < tcp::closed_by_count; ++i) {
         std::string name{to_text(static_cast<tcp::closed_by>(i))};
@@ -231,9 +230,14 @@ struct signals {
 template <class Engine>
 int serve(const settings& wanted) {
     using server_type = tcp::server<tcp::echo, Engine>;
+    const auto timeout = [](long long ms) {
+        return ms == 0 ? tcp::duration::max() : tcp::duration::milliseconds(ms);
+    };
     server_type server{tcp::echo{},
                        tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
-                                    .low_mark = static_cast<std::size_t>(wanted.low_mark)}};
+                                    .low_mark = static_cast<std::size_t>(wanted.low_mark),
+                                    .idle_timeout = timeout(wanted.idle_timeout_ms),
+                                    .send_timeout = timeout(wanted.send_timeout_ms)}};
     const signals<server_type> told(server, tcp::duration::milliseconds(wanted.drain_ms));
     const tcp::endpoint bound = server.bind(where(wanted));
     server.listen();

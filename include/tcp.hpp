@@ -14,4 +14,5 @@
 #include <tcp/resolve.hpp>
 #include <tcp/server.hpp>
 #include <tcp/statistics.hpp>
+#include <tcp/timer.hpp>
 #include <tcp/version.hpp>

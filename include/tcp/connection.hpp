@@ -33,6 +33,8 @@ template <class Handler>
 class connection_table;
 }  // namespace detail
 
+class timer;
+
 /// Whether what was sent is on its way. It converts to bool; error() says why not.
 class send_result {
 public:
@@ -129,6 +131,7 @@ private:
     friend class detail::connection_io;
     template <class Handler>
     friend class detail::connection_table;
+    friend class timer;
 
     // The state of a connection is the set of what has happened to it; none of these: open, both
     // ways.

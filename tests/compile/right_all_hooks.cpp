@@ -7,6 +7,7 @@ struct everything {
     std::size_t on_data(tcp::connection&, tcp::bytes data) { return data.size(); }
     void on_end(tcp::connection& peer) { peer.close(); }
     void on_writable(tcp::connection&) {}
+    void on_timeout(tcp::connection& peer, tcp::deadline) { peer.close(); }
     void on_close(tcp::connection&, const tcp::close_reason&) {}
 };
 static_assert(tcp::handler<everything>);

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include <tcp/loop/handler_source.hpp>
 #include <tcp/loop/timer_wheel.hpp>
 #include <tcp/options.hpp>
+#include <tcp/timer.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -176,33 +178,11 @@ protected:
         });
     }
 
-    /// What waits for this timer is told, or finds that there is still time.
-    [[gnu::noinline]] void timer_is_due(timer_node& timer) {
-        slot_type& s = static_cast<slot_type&>(static_cast<connection&>(timer));
-        const next_deadline first = first_deadline(s, engine_.now());
-        if (first.left > 0) return settle_alone(s);
-        if (first.which == deadline::close) {
-            // With all sent and FIN behind it, only the peer's own end is missing: that is no
-            // failure.
-            if (!s.queue_.empty()) pass(s, deadline::close, connection::reset_now);
-            return finish(s);
-        }
-        if (first.which == deadline::receive_rate && deadlines_.fast_enough(s.clock_))
-            return settle_alone(s);
-        counters_.timeouts.add(1);
-        enter(s, {});
-        if constexpr (has_on_timeout<Handler>) {
-            deadlines::restart(s.clock_, first.which, deadlines::stamp(engine_.now()));
-            try {
-                s.handler.on_timeout(s, first.which);
-            } catch (...) {
-                threw(s);
-            }
-        } else {
-            pass(s, first.which, connection::abort_wanted);
-        }
-        settle(s);
-        leave();
+    void timer_is_due(timer_node& node) {
+        if (node.what() == timer_node::kind::of_user)
+            call(static_cast<timer&>(node));
+        else
+            deadline_is_due(static_cast<slot_type&>(static_cast<connection&>(node)));
     }
 
     std::size_t reaping_ = 0;  // connections whose closed event is still to come
@@ -330,6 +310,57 @@ private:
         }
     }
 
+    // ---- timers ----
+
+    /// The first deadline has passed, or finds that there is still time.
+    [[gnu::noinline]] void deadline_is_due(slot_type& s) {
+        const next_deadline first = first_deadline(s, engine_.now());
+        if (first.left > 0) return settle_alone(s);
+        if (first.which == deadline::close) {
+            // With all sent and FIN behind it, only the peer's own end is missing: that is no
+            // failure.
+            if (!s.queue_.empty()) pass(s, deadline::close, connection::reset_now);
+            return finish(s);
+        }
+        if (first.which == deadline::receive_rate && deadlines_.fast_enough(s.clock_))
+            return settle_alone(s);
+        counters_.timeouts.add(1);
+        enter(s, {});
+        if constexpr (has_on_timeout<Handler>) {
+            deadlines::restart(s.clock_, first.which, deadlines::stamp(engine_.now()));
+            try {
+                s.handler.on_timeout(s, first.which);
+            } catch (...) {
+                threw(s);
+            }
+        } else {
+            pass(s, first.which, connection::abort_wanted);
+        }
+        settle(s);
+        leave();
+    }
+
+    [[gnu::noinline]] void call(timer& due) {
+        connection& peer = *due.peer_;
+        if (peer.generation_ != due.generation_) return;  // it is another's slot by now
+        slot_type& s = static_cast<slot_type&>(peer);
+        unsigned char function[sizeof due.function_];  // it may start its timer with another one
+        std::memcpy(function, due.function_, sizeof function);
+        enter(s, {});
+        try {
+            due.call_(function, s);
+        } catch (...) {
+            threw(s);
+        }
+        settle(s);
+        leave();
+    }
+
+    static void pass(slot_type& s, deadline which, std::uint32_t how) noexcept {
+        s.end(closed_by::deadline, how);
+        s.passed_ = which;
+    }
+
     // ---- carrying out ----
 
     [[gnu::noinline]] void settle_alone(slot_type& s) {
@@ -423,11 +454,6 @@ private:
             release(s);
         else
             ++reaping_;
-    }
-
-    static void pass(slot_type& s, deadline which, std::uint32_t how) noexcept {
-        s.end(closed_by::deadline, how);
-        s.passed_ = which;
     }
 
     void release(slot_type& s) noexcept {

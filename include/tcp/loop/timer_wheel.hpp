@@ -58,6 +58,10 @@ public:
     timer_wheel() noexcept {
         for (list_node& head : heads_) head.previous = head.next = &head;
     }
+    ~timer_wheel() {
+        for (list_node& head : heads_)
+            while (!empty(head)) stop(static_cast<timer_node&>(*head.next));
+    }
     timer_wheel(const timer_wheel&) = delete;
     timer_wheel& operator=(const timer_wheel&) = delete;
 

@@ -1,0 +1,79 @@
+// A timer for handlers: calls a function later, as if it were a hook of its connection.
+//
+//     struct greeter {
+//         tcp::timer reminder;
+//         void on_open(tcp::connection& peer) {
+//             reminder.start(peer, 10s, [](tcp::connection& peer) { peer.send("still there?\n");
+//             });
+//         }
+//         ...
+//     };
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include <tcp/connection.hpp>
+#include <tcp/duration.hpp>
+#include <tcp/loop/timer_wheel.hpp>
+
+namespace tcp::inline v0 {
+
+/// Waits once for a time, on the loop of a connection. Usually a member of the handler. All of it
+/// is for the thread of that loop. It allocates nothing, and starting and stopping cost the same
+/// however many timers wait.
+class timer : private detail::timer_node {
+public:
+    timer() noexcept : timer_node{kind::of_user} {}
+
+    /// A copy does not wait: each connection has a copy of the prototype's timers.
+    timer(const timer&) noexcept : timer{} {}
+    timer& operator=(const timer&) noexcept { return *this; }
+    ~timer() { stop(); }
+
+    /// Calls `call(tcp::connection&)` when this time has passed, unless stop() or start() is called
+    /// before, or the connection ends. A time of 0 or less is the next millisecond. Never early,
+    /// and late by a millisecond and what the loop is busy with. What the function throws ends the
+    /// connection, as with a hook. Not in on_close, where it does nothing.
+    ///
+    /// The function is kept in here: it captures `this` or as much as fits into two pointers.
+    template <class F>
+    void start(connection& peer, duration after, F call) noexcept {
+        static_assert(std::is_invocable_v<F&, connection&>,
+                      "tcp::timer: the function cannot be called as it will be; write "
+                      "[...](tcp::connection& peer) { ... }.");
+        static_assert(sizeof(F) <= sizeof function_ && std::is_trivially_copyable_v<F>,
+                      "tcp::timer: the function captures too much; capture `this` and keep the "
+                      "rest in the handler.");
+        stop();
+        if ((peer.flags_ & connection::finished) != 0) return;
+        ::new (static_cast<void*>(function_)) F(call);
+        call_ = [](void* function, connection& c) { (*static_cast<F*>(function))(c); };
+        peer_ = &peer;
+        generation_ = peer.generation_;
+        detail::loop_context& loop = *peer.loop_;
+        wheel_ = &loop.timers;
+        wheel_->start(*this, detail::tick_from(loop.time() + after));
+    }
+
+    /// Waits no more. Nothing happens to one that does not wait.
+    void stop() noexcept {
+        if (waits()) wheel_->stop(*this);
+    }
+
+    bool waiting() const noexcept { return waits(); }
+
+private:
+    template <class Handler, class Engine>
+    friend class detail::connection_driver;
+
+    connection* peer_ = nullptr;
+    detail::timer_wheel* wheel_ = nullptr;
+    void (*call_)(void*, connection&) = nullptr;
+    alignas(void*) unsigned char function_[2 * sizeof(void*)] = {};
+    std::uint32_t generation_ = 0;  // of the connection: its slot may be another's by then
+};
+
+}  // namespace tcp::inline v0
