@@ -27,6 +27,8 @@ namespace tcp::inline v0 {
 namespace detail {
 template <class Handler, class Engine>
 class connection_driver;
+template <class Handler, class Engine>
+class connection_hooks;
 template <class Engine>
 class connection_io;
 template <class Handler>
@@ -127,6 +129,8 @@ protected:
 private:
     template <class Handler, class Engine>
     friend class detail::connection_driver;
+    template <class Handler, class Engine>
+    friend class detail::connection_hooks;
     template <class Engine>
     friend class detail::connection_io;
     template <class Handler>

@@ -9,10 +9,11 @@
 //                                                         hook the queue is sent, then it closes
 //   void        on_writable(connection&)                  the queue fell to the low mark after
 //                                                         passing the high one
-//   void        on_timeout(connection&, deadline)         a deadline of the options passed, and begins
-//                                                         anew; without this hook the connection
-//                                                         is ended
-//   void        on_close(connection&, const close_reason&) it is over; once for each on_open
+//   void        on_timeout(connection&, deadline)         a deadline of the options passed, and
+//                                                         begins anew; without this hook the
+//                                                         connection is ended
+//   void        on_close(connection&, const close_reason&)
+//                                                         it is over; once for each on_open
 //
 // Each is optional, and one at least must be there. A hook that throws ends its own connection
 // only, with a reset; what on_close throws is dropped.

@@ -35,10 +35,10 @@ std::vector<timer_node*> all_due(timer_wheel& wheel, tick until) {
 }  // namespace
 
 TEST_CASE("timer_wheel: nothing waits") {
+    user_timer one;
     timer_wheel wheel;
     CHECK(wheel.next() == never);
     CHECK(wheel.due(1'000'000'000) == nullptr);
-    user_timer one;
     CHECK_FALSE(one.waits());
     wheel.stop(one);
     CHECK(wheel.next() == never);
@@ -50,9 +50,9 @@ TEST_CASE("58 timer_wheel: never early, and not late") {
         CAPTURE(begin);
         for (tick delay = 1; delay < tick{1} << 33; delay = delay * 3 / 2 + 1) {
             CAPTURE(delay);
+            user_timer one;
             timer_wheel wheel;
             CHECK(wheel.due(begin) == nullptr);
-            user_timer one;
             wheel.start(one, begin + delay);
             CHECK(one.waits());
             CHECK(wheel.next() <= begin + delay);
@@ -69,8 +69,8 @@ TEST_CASE("58 timer_wheel: never early, and not late") {
 }
 
 TEST_CASE("58 timer_wheel: few looks lead to a timer that is far away") {
-    timer_wheel wheel;
     user_timer one;
+    timer_wheel wheel;
     wheel.start(one, (tick{1} << 30) - 1);
     int looks = 0;
     for (; one.waits() && looks < 100; ++looks) wheel.due(wheel.next());
@@ -79,8 +79,8 @@ TEST_CASE("58 timer_wheel: few looks lead to a timer that is far away") {
 }
 
 TEST_CASE("58 timer_wheel: 0, the past and the largest") {
-    timer_wheel wheel;
     user_timer now, past, largest;
+    timer_wheel wheel;
     CHECK(wheel.due(1'000) == nullptr);
     wheel.start(now, 1'000);
     wheel.start(past, -5);
@@ -95,8 +95,8 @@ TEST_CASE("58 timer_wheel: 0, the past and the largest") {
 }
 
 TEST_CASE("timer_wheel: started again it waits for the new time only") {
-    timer_wheel wheel;
     user_timer one;
+    timer_wheel wheel;
     wheel.start(one, 10);
     wheel.start(one, 5'000);
     CHECK(wheel.due(4'999) == nullptr);
@@ -106,9 +106,20 @@ TEST_CASE("timer_wheel: started again it waits for the new time only") {
     CHECK(wheel.due(90'000) == nullptr);
 }
 
+TEST_CASE("timer_wheel: when it goes, its timers wait no more") {
+    user_timer one, two;
+    {
+        timer_wheel wheel;
+        wheel.start(one, 10);
+        wheel.start(two, tick{1} << 40);
+    }
+    CHECK_FALSE(one.waits());
+    CHECK_FALSE(two.waits());
+}
+
 TEST_CASE("58 timer_wheel: stopped while others of its tick are being told") {
-    timer_wheel wheel;
     user_timer timers[3];
+    timer_wheel wheel;
     for (user_timer& one : timers) wheel.start(one, 7);
     CHECK(wheel.due(7) == &timers[0]);
     wheel.stop(timers[1]);
@@ -125,9 +136,9 @@ TEST_CASE("60 timer_wheel: random operations, beside a sorted container") {
         const auto below = [&](std::int64_t n) {
             return static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(n));
         };
-        timer_wheel wheel;
         std::multimap<tick, timer_node*> expected;
-        std::vector<user_timer> timers(200);
+        std::vector<user_timer> timers(200);  // they outlive the wheel
+        timer_wheel wheel;
         const auto forget = [&](timer_node* one) {
             for (auto i = expected.begin(); i != expected.end(); ++i)
                 if (i->second == one) return void(expected.erase(i));

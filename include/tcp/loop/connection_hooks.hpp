@@ -1,0 +1,281 @@
+// Calls the hooks of a connection, and carries out what they asked for.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+#include <tcp/close_reason.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/handler.hpp>
+#include <tcp/loop/connection_io.hpp>
+#include <tcp/loop/connection_table.hpp>
+#include <tcp/loop/handler_source.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// The middle of a loop: between the events of the engine and what is done with its operations. One
+/// thread only.
+template <class Handler, class Engine>
+class connection_hooks : public connection_io<Engine> {
+    using base = connection_io<Engine>;
+
+protected:
+    using table = connection_table<Handler>;
+    using slot_type = slot<Handler>;
+
+    using base::arm;
+    using base::both_sides_done;
+    using base::broken;
+    using base::counters_;
+    using base::current;
+    using base::ending;
+    using base::engine_;
+    using base::enter;
+    using base::flush;
+    using base::heed_first;
+    using base::holds_data;
+    using base::id_of;
+    using base::leave;
+    using base::lent;
+    using base::note_sent;
+    using base::paused;
+    using base::pool;
+    using base::settings_;
+    using base::threw;
+    using base::timers;
+    using base::touched_ones;
+
+    template <class Source, class... EngineArguments>
+    [[gnu::cold]] connection_hooks(const options& settings, Source&& source,
+                                   EngineArguments&&... arguments)
+        : base{settings, std::forward<EngineArguments>(arguments)...},
+          handlers_{std::forward<Source>(source)} {}
+    [[gnu::cold]] ~connection_hooks() = default;
+
+    // ---- receiving ----
+
+    /// The usual way of a byte: shown where the engine received it, and what is sent of it sent
+    /// from there.
+    [[gnu::always_inline]] void show(slot_type& s, bytes data) {
+        enter(s, data);
+        const std::size_t taken = call_on_data(s, data);
+        if constexpr (has_counting_on_data<Handler>)
+            if (taken < data.size()) keep(s, show_rest(s, data, taken));
+        if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
+            if (lent.empty()) return leave();
+            const send_outcome outcome = engine_.send(id_of(s), {&lent, 1});
+            if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
+                [[likely]] {
+                counters_.bytes_sent.add(outcome.taken);
+                note_sent(s, outcome.taken);
+                return leave();
+            }
+            heed_first(s, outcome);
+        }
+        settle(s);
+        leave();
+    }
+
+    /// The other ways: something was kept, or the connection is paused or ending.
+    [[gnu::noinline]] void keep_and_show(slot_type& s, bytes data) {
+        if ((s.flags_ & ending) != 0) return;  // what comes after close() is dropped
+        enter(s, {});
+        if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
+        settle(s);
+        leave();
+    }
+
+    /// Shows the rest as long as the handler takes some of it: a handler may take one message in
+    /// each call. What it leaves in the end. With many answers waiting, or paused, the rest is
+    /// shown later.
+    [[gnu::noinline]] bytes show_rest(slot_type& s, bytes data, std::size_t taken) {
+        data = data.subspan(taken);
+        while (taken != 0 && !data.empty() && (s.flags_ & holds_data) == 0) {
+            if (s.send_queue_size() > settings_.high_mark) {
+                s.flags_ |= connection::show_kept;
+                break;
+            }
+            taken = call_on_data(s, data);
+            data = data.subspan(taken);
+        }
+        return data;
+    }
+
+    /// Shows what was kept. It may move afterwards, so nothing is lent from it.
+    [[gnu::noinline]] void show_kept(slot_type& s) {
+        const bytes kept = s.kept_.view();
+        std::size_t taken = call_on_data(s, kept);
+        if constexpr (has_counting_on_data<Handler>)
+            taken = kept.size() - show_rest(s, kept, taken).size();
+        s.kept_.consume(pool, taken);
+        check_receive_limit(s);
+    }
+
+    [[gnu::always_inline]] std::size_t call_on_data(slot_type& s, bytes data) {
+        if constexpr (!has_on_data<Handler>) return data.size();
+        try {
+            if constexpr (has_counting_on_data<Handler>) {
+                const std::size_t taken = s.handler.on_data(s, data);
+                return taken < data.size() ? taken : data.size();
+            } else if constexpr (has_void_on_data<Handler>) {
+                s.handler.on_data(s, data);
+            }
+        } catch (...) {
+            threw(s);
+        }
+        return data.size();
+    }
+
+    [[gnu::noinline]] void keep(slot_type& s, bytes rest) {
+        if ((s.flags_ & ending) == 0 && keep_more(s, rest)) check_receive_limit(s);
+    }
+
+    bool keep_more(slot_type& s, bytes data) {
+        try {
+            s.kept_.append(pool, data);
+            return true;
+        } catch (const std::bad_alloc&) {
+            broken(s, ENOMEM);
+            return false;
+        }
+    }
+
+    void check_receive_limit(slot_type& s) {
+        if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & ending) != 0) return;
+        s.end(closed_by::limit, connection::reset_now);
+        s.limit_ = limit::receive;
+    }
+
+    void tell_end(slot_type& s) {
+        if ((s.flags_ & connection::send_failed) != 0) return broken(s, s.errno_);
+        if constexpr (has_on_end<Handler>) {
+            try {
+                s.handler.on_end(s);
+            } catch (...) {
+                threw(s);
+            }
+            s.kept_.clear(pool);  // there is nothing to come that could complete it
+        } else {
+            s.end(closed_by::peer_finished, connection::close_wanted);
+        }
+    }
+
+    // ---- carrying out ----
+
+    [[gnu::noinline]] void settle_alone(slot_type& s) {
+        enter(s, {});
+        settle(s);
+        leave();
+    }
+
+    /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more,
+    /// again and again: after some rounds the others have their turn.
+    [[gnu::noinline]] void settle(slot_type& s) {
+        for (int round = 0; round != most_rounds; ++round) {
+            if ((s.flags_ & connection::finished) != 0) return;
+            if ((s.flags_ & connection::abort_wanted) == 0) flush(s);
+            if ((s.flags_ & connection::abort_wanted) != 0 || both_sides_done(s)) return finish(s);
+            if (!hook_was_called(s)) return arm(s);
+        }
+        current = nullptr;
+        s.touch();
+    }
+
+    /// Calls the next hook that is due, if any is.
+    bool hook_was_called(slot_type& s) {
+        if ((s.flags_ & connection::mark_paused) == 0) {
+            if (s.queue_.size() > settings_.high_mark &&
+                (s.flags_ & (ending | connection::send_failed)) == 0) {
+                s.flags_ |= connection::mark_paused;
+                counters_.pauses.add(1);
+            }
+        } else if (s.queue_.size() <= settings_.low_mark ||
+                   (s.flags_ & connection::send_failed) != 0) {
+            s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
+            if constexpr (has_on_writable<Handler>) {
+                if ((s.flags_ & (ending | connection::send_failed)) == 0) {
+                    try {
+                        s.handler.on_writable(s);
+                    } catch (...) {
+                        threw(s);
+                    }
+                    return true;
+                }
+            }
+        }
+        if ((s.flags_ & (paused | ending)) != 0) return false;
+        if ((s.flags_ & connection::show_kept) != 0) {
+            s.flags_ &= ~connection::show_kept;
+            if (!s.kept_.empty()) {
+                show_kept(s);
+                return true;
+            }
+        }
+        if ((s.flags_ & connection::end_unseen) != 0) {
+            s.flags_ &= ~connection::end_unseen;
+            tell_end(s);
+            return true;
+        }
+        return false;
+    }
+
+    /// The end: on_close, the handler destroyed, the socket closed.
+    [[gnu::noinline]] void finish(slot_type& s) {
+        close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
+        if (s.reason_ == closed_by::deadline) why.passed = s.passed_;
+        if (s.reason_ == closed_by::limit) {
+            why.reached = s.limit_;
+            why.error = s.limit_ == limit::receive ? error::receive_limit : error::send_queue_limit;
+        }
+        if (s.errno_ != 0) why.error = {s.errno_, std::system_category()};
+
+        s.flags_ |= connection::finished;
+        enter(s, {});
+        if constexpr (has_on_close<Handler>) {
+            try {
+                s.handler.on_close(s, std::as_const(why));
+            } catch (...) {  // the connection is over: there is nothing left to end
+            }
+        }
+        leave();
+        s.handler.~Handler();
+        counters_.open.subtract(1);
+        counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
+        if (watched_reason_ != nullptr && watched_ == id_of(s)) {
+            *watched_reason_ = why;
+            watched_reason_ = nullptr;
+        }
+        touched_ones.remove(s);
+        timers.stop(s);
+        // A FIN would make what the peer has look complete.
+        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
+        if (engine_.close(id_of(s), hard ? close_mode::reset : close_mode::graceful))
+            release(s);
+        else
+            ++reaping_;
+    }
+
+    void release(slot_type& s) noexcept {
+        s.queue_.clear(pool);
+        s.kept_.clear(pool);
+        table_.release(s);
+    }
+
+    std::size_t reaping_ = 0;  // connections whose closed event is still to come
+
+    // Of accept(): the connection to watch, and where to say how it ended.
+    connection_id watched_{};  // no connection has generation 0
+    close_reason* watched_reason_ = nullptr;
+
+    handler_source<Handler> handlers_;
+    table table_;
+
+private:
+    static constexpr int most_rounds = 8;
+};
+
+}  // namespace tcp::inline v0::detail
