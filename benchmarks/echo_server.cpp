@@ -72,8 +72,7 @@ constexpr flag flags[] = {
      .value = "N",
      .help = "connections at a time, 0 for no limit (0)",
      .number = &settings::max_connections,
-     .most = 1'000'000'000,
-     .later = true},
+     .most = 1'000'000'000},
     {.name = "--max-connections-per-address",
      .value = "N",
      .help = "the same for each address of a peer (0)",
@@ -233,11 +232,15 @@ int serve(const settings& wanted) {
     const auto timeout = [](long long ms) {
         return ms == 0 ? tcp::duration::max() : tcp::duration::milliseconds(ms);
     };
-    server_type server{tcp::echo{},
-                       tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
-                                    .low_mark = static_cast<std::size_t>(wanted.low_mark),
-                                    .idle_timeout = timeout(wanted.idle_timeout_ms),
-                                    .send_timeout = timeout(wanted.send_timeout_ms)}};
+    server_type server{
+        tcp::echo{},
+        tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
+                     .low_mark = static_cast<std::size_t>(wanted.low_mark),
+                     .max_connections = wanted.max_connections == 0
+                                            ? SIZE_MAX
+                                            : static_cast<std::size_t>(wanted.max_connections),
+                     .idle_timeout = timeout(wanted.idle_timeout_ms),
+                     .send_timeout = timeout(wanted.send_timeout_ms)}};
     const signals<server_type> told(server, tcp::duration::milliseconds(wanted.drain_ms));
     const tcp::endpoint bound = server.bind(where(wanted));
     server.listen();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include <tcp/duration.hpp>
 
@@ -28,6 +29,12 @@ struct options {
     /// The most that one on_data is shown. One such buffer serves all connections of a loop; one
     /// that fills it four times in a row lets others have their turn.
     std::size_t receive_buffer = 512 * 1024;
+
+    /// The most connections at a time. Who comes then is accepted and reset at once (RST), and
+    /// counted (refused_by::connection_limit): it learns that the server is full, and who waits in
+    /// the system's queue would not. SIZE_MAX is no limit but the system's descriptors, at which
+    /// clients wait in the system's queue.
+    std::size_t max_connections = SIZE_MAX;
 
     /// How long after close() the queue may take to be sent, and the peer to finish. With something
     /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is

@@ -3,10 +3,28 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include <tcp/close_reason.hpp>
 
 namespace tcp::inline v0 {
+
+/// Why a connection that was accepted got no handler and was reset.
+enum class refused_by : unsigned char {
+    stopping,          // the server had begun to stop or drain
+    handler_failed,    // the handler could not be made, or there was no memory for the connection
+    connection_limit,  // options::max_connections
+};
+inline constexpr std::size_t refused_by_count = 3;
+
+constexpr std::string_view to_text(refused_by by) noexcept {
+    switch (by) {
+        case refused_by::stopping: return "stopping";
+        case refused_by::handler_failed: return "handler failed";
+        case refused_by::connection_limit: return "connection limit";
+    }
+    return "unknown";
+}
 
 /// A copy of a server's counters. Each is exact in itself; together they are a snapshot of a moment
 /// only while the server does not run.
@@ -20,7 +38,8 @@ struct statistics {
     std::uint64_t accept_errors = 0;
     std::uint64_t pauses = 0;    // times a connection stopped reading because of its high mark
     std::uint64_t timeouts = 0;  // deadlines that passed, those that on_timeout spared included
-    std::uint64_t closed_by[closed_by_count] = {};  // closed, by tcp::closed_by
+    std::uint64_t closed_by[closed_by_count] = {};    // closed, by tcp::closed_by
+    std::uint64_t refused_by[refused_by_count] = {};  // refused, by tcp::refused_by
 };
 
 }  // namespace tcp::inline v0

@@ -15,7 +15,8 @@ namespace {
 // Numbers of which no sum of some is the sum of others.
 void count(loop_counters& loop, std::uint64_t times) {
     loop.accepted.add(1 * times);
-    loop.refused.add(10 * times);
+    loop.refused_by[0].add(9 * times);
+    loop.refused_by[2].add(1 * times);
     loop.open.add(100 * times);
     loop.bytes_received.add(1'000 * times);
     loop.bytes_sent.add(10'000 * times);
@@ -28,6 +29,9 @@ void count(loop_counters& loop, std::uint64_t times) {
 void check(const tcp::statistics& sum, std::uint64_t times) {
     CHECK(sum.accepted == 1 * times);
     CHECK(sum.refused == 10 * times);
+    CHECK(sum.refused_by[0] == 9 * times);
+    CHECK(sum.refused_by[1] == 0);
+    CHECK(sum.refused_by[2] == 1 * times);
     CHECK(sum.open == 100 * times);
     CHECK(sum.bytes_received == 1'000 * times);
     CHECK(sum.bytes_sent == 10'000 * times);

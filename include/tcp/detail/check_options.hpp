@@ -19,6 +19,8 @@ namespace tcp::inline v0::detail {
     if (o.receive_buffer == 0)
         refuse(
             "options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");
+    if (o.max_connections == 0)
+        refuse("options::max_connections is 0, so nobody could be served; give at least 1");
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
     if (o.idle_timeout <= duration{} || o.receive_timeout <= duration{} ||

@@ -11,6 +11,7 @@
 #include <tcp/engine/concept.hpp>
 #include <tcp/loop/connection_driver.hpp>
 #include <tcp/options.hpp>
+#include <tcp/statistics.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -91,16 +92,19 @@ public:
     void accepted(listener_id, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
         if (one) pause_listeners();
-        const bool wanted = !over_ && !draining_;
-        if (!wanted) engine_.refuse(socket);
-        if (!wanted || !this->open(socket, peer, one)) {
-            counters_.refused.add(1);
-            if (one && wanted) {  // this one did not count
-                accepting_ = accepts::one;
-                arm_listeners();
-            }
+        if (over_ || draining_)
+            refuse(socket, refused_by::stopping);
+        else if (counters_.open.read() >= this->settings_.max_connections)
+            refuse(socket, refused_by::connection_limit);
+        else if (this->open(socket, peer, one))
+            return obey_hold();  // on_open may have asked for it
+        else
+            counters_.refused_by[static_cast<std::size_t>(refused_by::handler_failed)].add(1);
+        if (one && !over_ && !draining_) {  // this one did not count
+            accepting_ = accepts::one;
+            arm_listeners();
         }
-        obey_hold();  // on_open may have asked for it
+        obey_hold();
     }
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
@@ -114,6 +118,11 @@ public:
     void woken() noexcept {}
 
 private:
+    [[gnu::cold]] void refuse(int socket, refused_by why) {
+        engine_.refuse(socket);
+        counters_.refused_by[static_cast<std::size_t>(why)].add(1);
+    }
+
     enum class accepts : unsigned char { none, one, many, held };
 
     [[gnu::cold]] void arm_listeners() {

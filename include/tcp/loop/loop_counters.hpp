@@ -11,7 +11,6 @@ namespace tcp::inline v0::detail {
 
 struct loop_counters {
     counter accepted;
-    counter refused;
     counter open;
     counter bytes_received;
     counter bytes_sent;
@@ -19,11 +18,11 @@ struct loop_counters {
     counter pauses;
     counter timeouts;
     counter closed_by[closed_by_count];
+    counter refused_by[refused_by_count];
 
     /// Adds what this loop has counted.
     void add_to(statistics& sum) const noexcept {
         sum.accepted += accepted.read();
-        sum.refused += refused.read();
         sum.open += open.read();
         sum.bytes_received += bytes_received.read();
         sum.bytes_sent += bytes_sent.read();
@@ -33,6 +32,10 @@ struct loop_counters {
         for (std::size_t i = 0; i != closed_by_count; ++i) {
             sum.closed_by[i] += closed_by[i].read();
             sum.closed += closed_by[i].read();
+        }
+        for (std::size_t i = 0; i != refused_by_count; ++i) {
+            sum.refused_by[i] += refused_by[i].read();
+            sum.refused += refused_by[i].read();
         }
     }
 };
