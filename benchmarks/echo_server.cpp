@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <tcp/server.hpp>
+#include <tcp/task.hpp>
 
 namespace {
 
@@ -60,8 +61,7 @@ constexpr flag flags[] = {
     {.name = "--handler",
      .value = "hooks|coroutine",
      .help = "the style of the handler (hooks)",
-     .text = &settings::handler,
-     .later_word = "coroutine"},
+     .text = &settings::handler},
     {.name = "--spin-us",
      .value = "N",
      .help = "microseconds to look for work before sleeping (0)",
@@ -226,14 +226,21 @@ struct signals {
     ~signals() { server = nullptr; }
 };
 
-template <class Engine>
+/// The echo as a coroutine.
+struct conversation {
+    tcp::task<> operator()(tcp::connection& peer) const {
+        while (auto data = co_await peer.receive()) co_await peer.send(data);
+    }
+};
+
+template <class Handler, class Engine>
 int serve(const settings& wanted) {
-    using server_type = tcp::server<tcp::echo, Engine>;
+    using server_type = tcp::server<Handler, Engine>;
     const auto timeout = [](long long ms) {
         return ms == 0 ? tcp::duration::max() : tcp::duration::milliseconds(ms);
     };
     server_type server{
-        tcp::echo{},
+        Handler{},
         tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
                      .low_mark = static_cast<std::size_t>(wanted.low_mark),
                      .max_connections = wanted.max_connections == 0
@@ -264,8 +271,12 @@ int main(int argc, char** argv) try {
         std::fprintf(stderr, "echo_server: %s\n", wrong.c_str());
         return 2;
     }
-    if (wanted.engine == "epoll") return serve<tcp::epoll_engine>(wanted);
-    return serve<tcp::native_engine>(wanted);
+    const bool coroutine = wanted.handler == "coroutine";
+    if (wanted.engine == "epoll")
+        return coroutine ? serve<conversation, tcp::epoll_engine>(wanted)
+                         : serve<tcp::echo, tcp::epoll_engine>(wanted);
+    return coroutine ? serve<conversation, tcp::native_engine>(wanted)
+                     : serve<tcp::echo, tcp::native_engine>(wanted);
 } catch (const std::exception& error) {
     std::fprintf(stderr, "echo_server: %s\n", error.what());
     return 1;

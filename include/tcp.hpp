@@ -11,8 +11,10 @@
 #include <tcp/explain.hpp>
 #include <tcp/handler.hpp>
 #include <tcp/options.hpp>
+#include <tcp/received.hpp>
 #include <tcp/resolve.hpp>
 #include <tcp/server.hpp>
 #include <tcp/statistics.hpp>
+#include <tcp/task.hpp>
 #include <tcp/timer.hpp>
 #include <tcp/version.hpp>

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks that README.md tells the truth: its programs compile, its commands run.
 
-The first C++ block is examples/echo.cpp, byte for byte. The first shell block is the two commands of
+The first C++ block is examples/echo.cpp, byte for byte, and another one is
+examples/echo_coroutine.cpp. The first shell block is the two commands of
 the first screen: the compiler line is run as it stands and what it builds must echo; tests/run must
 be there. Every other C++ block that includes something is compiled, and run if it is a simulation.
 """
@@ -64,6 +65,8 @@ commands = next((body for language, body in blocks if language == "sh"), "").spl
 
 if not programs or programs[0] != (ROOT / "examples/echo.cpp").read_text():
     fail("the first C++ block is not examples/echo.cpp; make them the same, byte for byte.")
+if (ROOT / "examples/echo_coroutine.cpp").read_text() not in programs:
+    fail("no C++ block is examples/echo_coroutine.cpp; make them the same, byte for byte.")
 if len(commands) != 2:
     fail("the first shell block should be two commands: the compiler line and tests/run.")
 
@@ -103,7 +106,7 @@ for header, names in (("options", r"^    [\w:]+ (\w+) = .*;"), ("close_reason", 
         if not re.search(rf"\b{name}\b", text):
             fail(f"{name} of tcp/{header}.hpp is not mentioned.")
 
-prose = re.sub(r"```.*?```", "", text, flags=re.S)  # a lambda looks like a link
+prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)  # a lambda looks like a link
 for name in set(re.findall(r"\]\((?!https?:|#)([^)#]+)\)", prose)):
     if not (ROOT / name).exists():
         fail(f"the link to {name} leads nowhere.")

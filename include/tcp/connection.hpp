@@ -15,6 +15,7 @@
 #include <tcp/bytes.hpp>
 #include <tcp/close_reason.hpp>
 #include <tcp/detail/intrusive_list.hpp>
+#include <tcp/duration.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/error.hpp>
 #include <tcp/loop/deadlines.hpp>
@@ -33,6 +34,11 @@ template <class Engine>
 class connection_io;
 template <class Handler>
 class connection_table;
+class conversation;
+struct receive_request;
+struct receive_exactly_request;
+struct receive_until_request;
+struct sleep_request;
 }  // namespace detail
 
 class timer;
@@ -122,6 +128,36 @@ public:
     endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
     endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
 
+    // ---- in coroutines, with <tcp/task.hpp> ----
+    //
+    // For co_await, in the coroutine of this connection and the tasks that it awaits; anywhere else
+    // it throws std::system_error (std::errc::invalid_argument). Each gives a tcp::received: bytes
+    // that are valid until the next co_await, or how receiving ended. A reset gives the system's
+    // error, everything else that ends the connection std::errc::connection_aborted. Receiving
+    // after pause_receive() resumes it. `co_await peer.send(...)` sends at once and waits as long
+    // as the queue is above the high mark; it gives the send_result.
+
+    /// Waits for bytes and gives all that are there. The peer's end gives none and no error; a
+    /// receive after that one closes the connection.
+    detail::receive_request receive() noexcept;
+
+    /// Waits for so many bytes and gives these. error::receive_limit, at once, for more than
+    /// options::receive_limit; error::incomplete when the peer finishes before: what came of them
+    /// is there for a receive() that follows at once.
+    detail::receive_exactly_request receive_exactly(std::size_t size) noexcept;
+
+    /// Waits for a delimiter and gives the bytes up to its end. The delimiter must live until then.
+    /// error::receive_limit when it does not end within `limit` bytes, or within
+    /// options::receive_limit: nothing was taken then, and other receives go on.
+    /// error::incomplete as above. Each byte is looked at once, however they arrive.
+    detail::receive_until_request receive_until(
+        std::string_view delimiter, std::size_t limit = static_cast<std::size_t>(-1)) noexcept;
+
+    /// Waits for so long; a length of 0 or less is the next millisecond. Gives true, or false as
+    /// soon as the connection ends. What the peer sends meanwhile waits for the next receive. Never
+    /// early, and late by a millisecond and what the loop is busy with.
+    detail::sleep_request sleep_for(duration length) noexcept;
+
 protected:
     connection() noexcept : timer_node{kind::deadlines} {}
     ~connection() = default;
@@ -136,6 +172,7 @@ private:
     template <class Handler>
     friend class detail::connection_table;
     friend class timer;
+    friend class detail::conversation;
 
     // The state of a connection is the set of what has happened to it; none of these: open, both
     // ways.
@@ -163,6 +200,7 @@ private:
         in_use = 1 << 15,        // this slot holds a connection
         close_timed = 1 << 16,   // its close deadline has begun
         send_timed = 1 << 17,    // its send deadline has begun
+        awaits_room = 1 << 18,   // on_writable when the queue is not above the high mark
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };

@@ -20,6 +20,7 @@ enum class error {
     receive_limit,
     send_queue_limit,
     not_open,
+    incomplete,
 };
 
 /// What an error means and what to do about it, as one sentence.
@@ -51,6 +52,7 @@ constexpr const char* to_text(error e) noexcept {
             return "the send queue passed options::send_queue_limit; send less until on_writable, "
                    "or raise the limit";
         case error::not_open: return "the connection no longer sends";
+        case error::incomplete: return "the peer finished in the middle of what was waited for";
     }
     return "unknown error";
 }

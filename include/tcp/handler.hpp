@@ -29,6 +29,15 @@
 
 namespace tcp::inline v0 {
 
+template <class T = void>
+class task;  // tcp/task.hpp
+
+/// A handler that is a coroutine: called once for each connection, with it, it returns a task<>.
+template <class H>
+concept coroutine = (std::is_class_v<H> || std::is_pointer_v<H>)&&requires(H& h, connection& peer) {
+    { h(peer) } -> std::same_as<task<void>>;
+};
+
 /// Which hooks a handler has, declared as they will be called.
 template <class H>
 concept has_on_open = requires(H& h, connection& peer) {
@@ -106,6 +115,18 @@ template <class H>
 concept declares_a_hook = declares_on_open<H> || declares_on_data<H> || declares_on_end<H> ||
     declares_on_writable<H> || declares_on_timeout<H> || declares_on_close<H>;
 
+// Whether a class can be called, with whatever parameters.
+struct name_of_call {
+    void operator()();
+};
+template <class H>
+struct with_call : H, name_of_call {};
+template <class H>
+concept declares_call = requires {
+    &H::operator();
+}
+|| (derivable<H> && !requires { &with_call<H>::operator(); });
+
 // Names that other libraries use for a hook that this handler does not have.
 template <class H>
 concept misnames_on_open =
@@ -151,11 +172,12 @@ inline constexpr bool misnames_a_hook =
 
 }  // namespace detail
 
-/// What can be a handler: a class with at least one hook, and none declared in another way than it
-/// will be called.
+/// What can be a handler: a coroutine, or a class with at least one hook, and none declared in
+/// another way than it will be called.
 template <class H>
-concept handler = std::is_class_v<H> && std::destructible<H> && detail::declares_a_hook<H> &&
-    detail::hooks_are_callable<H> && !detail::misnames_a_hook<H>;
+concept handler = (coroutine<H> && !detail::declares_a_hook<H>) ||
+                  (std::is_class_v<H> && std::destructible<H> && detail::declares_a_hook<H> &&
+                   detail::hooks_are_callable<H> && !detail::misnames_a_hook<H>);
 
 namespace detail {
 
@@ -193,10 +215,19 @@ consteval bool check_handler() {
         !misnames_on_close<H>,
         "tcp::server: the hook for the end of a connection, errors included, is named "
         "on_close; write void on_close(tcp::connection& peer, const tcp::close_reason& why).");
-    static_assert(declares_a_hook<H> || misnames_a_hook<H>,
+    static_assert(declares_a_hook<H> || misnames_a_hook<H> || declares_call<H>,
                   "tcp::server: Handler has no hook, so it would never be called; give it at least "
                   "void on_data(tcp::connection& peer, tcp::bytes data).");
 
+    if constexpr (declares_call<H> && !declares_a_hook<H>) {
+        static_assert(
+            coroutine<H>,
+            "tcp::server: Handler's operator() is not that of a coroutine handler; write, in its "
+            "public part, tcp::task<> operator()(tcp::connection& peer), or a lambda "
+            "[](tcp::connection& peer) -> tcp::task<> { co_await peer.send(\"hello\"); }.");
+        using true_cause [[maybe_unused]] =
+            decltype(std::declval<H&>()(std::declval<connection&>()));
+    }
     if constexpr (declares_on_open<H> && !has_on_open<H>) {
         static_assert(
             has_on_open<H>,
@@ -248,8 +279,26 @@ consteval bool check_handler() {
     return true;
 }
 
+template <coroutine H>
+consteval bool check_handler() {
+    static_assert(!declares_a_hook<H>,
+                  "tcp::server: Handler is a coroutine, so its hooks would never be called; leave "
+                  "either its operator() or its hooks out.");
+    return true;
+}
+
+// The class with hooks that serves for a handler: itself, except for coroutines (tcp/task.hpp).
+template <class H>
+struct hooks_of {
+    using type = H;
+    static H&& from(H&& prototype) noexcept { return static_cast<H&&>(prototype); }
+};
+
 template <class H>
 H default_handler() {
+    static_assert(!std::is_pointer_v<H>,
+                  "tcp::server: Handler is a pointer to a function; give the server that function: "
+                  "tcp::server server{serve};");
     static_assert(
         std::default_initializable<H>,
         "tcp::server: Handler cannot be made without arguments; give the server a prototype, as in "

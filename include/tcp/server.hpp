@@ -58,7 +58,7 @@ public:
     template <class... EngineArguments>
     explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
         : loop_{std::in_place, detail::checked(settings),
-                detail::prototype<Handler>(std::move(prototype)),
+                detail::hooks_of<Handler>::from(detail::prototype<Handler>(std::move(prototype))),
                 std::forward<EngineArguments>(arguments)...} {}
 
     /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
@@ -207,7 +207,7 @@ public:
     static constexpr std::string_view engine() noexcept { return Engine::name; }
 
 private:
-    using loop = detail::event_loop<Handler, Engine>;
+    using loop = detail::event_loop<typename detail::hooks_of<Handler>::type, Engine>;
     using owner = detail::loop_owner<loop>;
     using turn = typename owner::turn;
 

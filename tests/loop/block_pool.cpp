@@ -45,23 +45,26 @@ void give(block_pool& pool, const block& taken) { pool.free(taken.memory, taken.
 
 }  // namespace
 
-TEST_CASE("block_pool: a block is as large as asked for, and not twice that") {
+TEST_CASE("block_pool: a block is as large as asked for, and at most half as large again") {
     for (std::size_t least = 0; least < 600 * kibibyte; least += least < 5'000 ? 1 : 97) {
         const std::size_t size = block_pool::block_size(least);
         CAPTURE(least);
         REQUIRE(size >= least);
         REQUIRE(size >= 128);
-        REQUIRE(size <= std::max<std::size_t>(128, least * 2));
-        REQUIRE(size % 128 == 0);
+        REQUIRE(size <= std::max<std::size_t>(128, least + least / 2));
+        REQUIRE(size % 64 == 0);
         // The size of a block is the size of the block that has this size: it is given back so.
         REQUIRE(block_pool::block_size(size) == size);
         if (size <= largest)
-            REQUIRE(std::has_single_bit(size));
+            REQUIRE((std::has_single_bit(size) || std::has_single_bit(size / 3)));
         else
             REQUIRE(size < least + 128);
     }
     CHECK(block_pool::block_size(128) == 128);
-    CHECK(block_pool::block_size(129) == 256);
+    CHECK(block_pool::block_size(129) == 192);
+    CHECK(block_pool::block_size(192) == 192);
+    CHECK(block_pool::block_size(193) == 256);
+    CHECK(block_pool::block_size(257) == 384);
     CHECK(block_pool::block_size(largest) == largest);
     CHECK(block_pool::block_size(largest + 1) == largest + 128);
 }
@@ -69,7 +72,8 @@ TEST_CASE("block_pool: a block is as large as asked for, and not twice that") {
 TEST_CASE("block_pool: a block given back is the next one of its size" *
           doctest::skip(!allocations::counted)) {
     block_pool pool;
-    for (const std::size_t least : {std::size_t{1}, std::size_t{129}, 4 * kibibyte, largest}) {
+    for (const std::size_t least : {std::size_t{1}, std::size_t{129}, std::size_t{193},
+                                    3 * kibibyte, 4 * kibibyte, largest}) {
         CAPTURE(least);
         const block first = take(pool, least);
         const block second = take(pool, least);
@@ -93,10 +97,12 @@ TEST_CASE("block_pool: one size does not serve another" * doctest::skip(!allocat
     block_pool pool;
     give(pool, take(pool, 128));
     give(pool, take(pool, 512));
-    const std::size_t before = allocations::made;
-    const block between = take(pool, 256);
-    CHECK(allocations::made == before + 1);
-    give(pool, between);
+    for (const std::size_t size : {192, 256, 384}) {
+        const std::size_t before = allocations::made;
+        const block between = take(pool, size);
+        CHECK(allocations::made == before + 1);
+        give(pool, between);
+    }
 }
 
 TEST_CASE("block_pool: what it keeps is bounded" * doctest::skip(!allocations::counted)) {

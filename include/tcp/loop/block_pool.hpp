@@ -22,7 +22,9 @@ public:
     /// The size of the block that allocate(least) gives.
     static constexpr std::size_t block_size(std::size_t least) noexcept {
         if (least > largest) return (least + smallest - 1) & ~(smallest - 1);
-        return least <= smallest ? smallest : std::bit_ceil(least);
+        if (least <= smallest) return smallest;
+        const std::size_t power = std::bit_ceil(least);
+        return least <= power / 4 * 3 ? power / 4 * 3 : power;
     }
 
     /// A block of block_size(least) bytes. Throws std::bad_alloc.
@@ -51,12 +53,16 @@ private:
         free_block* next;
     };
 
+    // Powers of two, and one in the middle between two of them: 128, 192, 256, 384, ...
     static constexpr std::size_t smallest = 128;
     static constexpr std::size_t largest = 256 * 1024;
     static constexpr std::size_t most_kept = 1024 * 1024;  // of each size
 
     static constexpr std::size_t index(std::size_t size) noexcept {
-        return static_cast<std::size_t>(std::countr_zero(size) - std::countr_zero(smallest));
+        const std::size_t power = std::bit_ceil(size);
+        const auto doublings =
+            static_cast<std::size_t>(std::countr_zero(power) - std::countr_zero(smallest));
+        return 2 * doublings - (size != power ? 1 : 0);
     }
     static free_block* pop(free_block*& list) noexcept {
         free_block* const first = list;
@@ -64,7 +70,7 @@ private:
         return first;
     }
 
-    static constexpr std::size_t sizes = std::bit_width(largest / smallest);
+    static constexpr std::size_t sizes = 2 * std::bit_width(largest / smallest) - 1;
     free_block* free_[sizes] = {};
     std::size_t kept_[sizes] = {};
 };

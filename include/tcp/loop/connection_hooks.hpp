@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -145,7 +146,9 @@ protected:
     }
 
     void check_receive_limit(slot_type& s) {
-        if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & ending) != 0) return;
+        // Who has paused takes it later; no more of it comes until then.
+        constexpr std::uint32_t passes = ending | connection::user_paused;
+        if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & passes) != 0) return;
         s.end(closed_by::limit, connection::reset_now);
         s.limit_ = limit::receive;
     }
@@ -196,15 +199,18 @@ protected:
         } else if (s.queue_.size() <= settings_.low_mark ||
                    (s.flags_ & connection::send_failed) != 0) {
             s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
+            if ((s.flags_ & connection::send_failed) == 0) s.flags_ |= connection::awaits_room;
+        }
+        constexpr std::uint32_t no_room = connection::mark_paused | ending;
+        if ((s.flags_ & connection::awaits_room) != 0 && (s.flags_ & no_room) == 0) {
+            s.flags_ &= ~connection::awaits_room;
             if constexpr (has_on_writable<Handler>) {
-                if ((s.flags_ & (ending | connection::send_failed)) == 0) {
-                    try {
-                        s.handler.on_writable(s);
-                    } catch (...) {
-                        threw(s);
-                    }
-                    return true;
+                try {
+                    s.handler.on_writable(s);
+                } catch (...) {
+                    threw(s);
                 }
+                return true;
             }
         }
         if ((s.flags_ & (paused | ending)) != 0) return false;

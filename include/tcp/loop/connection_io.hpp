@@ -46,6 +46,8 @@ protected:
         // A slow peer is paused before it is reset.
         if (settings_.high_mark > send_queue_limit) settings_.high_mark = send_queue_limit;
         if (settings_.low_mark > settings_.high_mark) settings_.low_mark = settings_.high_mark;
+        high_mark = settings_.high_mark;
+        receive_limit = settings_.receive_limit;
     }
     [[gnu::cold]] ~connection_io() = default;
 

@@ -46,6 +46,8 @@ public:
     block_pool pool;
     timer_wheel timers;
     std::size_t send_queue_limit = 0;
+    std::size_t high_mark = 0;
+    std::size_t receive_limit = 0;
 
     // The connection whose hook is running, and what that hook was shown in the engine's buffer:
     // what it sends from there is lent, not copied. `lent` comes behind the connection's queue.

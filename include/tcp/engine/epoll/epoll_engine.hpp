@@ -127,7 +127,7 @@ public:
         if (c.has(readable)) wait_for_turn(id.slot, c);
     }
 
-    send_outcome send(connection_id id, std::span<const bytes> pieces) {
+    [[gnu::always_inline]] send_outcome send(connection_id id, std::span<const bytes> pieces) {
         state& c = states_[id.slot];
         if (pieces.size() != 1) return send_many(c, pieces);
         const ssize_t n = ::send(c.fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);

@@ -1,0 +1,10 @@
+// expect: tcp::server: Handler's operator() is not that of a coroutine handler; write, in its
+// public part, tcp::task<> operator()(tcp::connection& peer), or a lambda
+#include <tcp.hpp>
+
+void serve() {
+    tcp::server server{[](tcp::connection& peer) -> tcp::task<int> {
+        co_await peer.receive();
+        co_return 42;
+    }};
+}
