@@ -200,6 +200,7 @@ private:
         in_use = 1 << 15,        // this slot holds a connection
         close_timed = 1 << 16,   // its close deadline has begun
         send_timed = 1 << 17,    // its send deadline has begun
+        timed = 1 << 19,         // there are deadlines besides that of closing
         awaits_room = 1 << 18,   // on_writable when the queue is not above the high mark
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,

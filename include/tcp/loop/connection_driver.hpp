@@ -36,9 +36,7 @@ protected:
     using base::handlers_;
     using base::holds_data;
     using base::id_of;
-    using base::keep_and_show;
     using base::leave;
-    using base::note_received;
     using base::note_sent;
     using base::pool;
     using base::reaping_;
@@ -47,6 +45,7 @@ protected:
     using base::settle;
     using base::settle_alone;
     using base::show;
+    using base::show_otherwise;
     using base::table_;
     using base::threw;
     using base::timed_;
@@ -61,10 +60,9 @@ public:
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
         counters_.bytes_received.add(data.size());
-        note_received(*s, data.size());
-        if ((s->flags_ & holds_data) == 0 && s->kept_.empty()) [[likely]]
+        if ((s->flags_ & (holds_data | connection::timed)) == 0 && s->kept_.empty()) [[likely]]
             return show(*s, data);
-        keep_and_show(*s, data);
+        show_otherwise(*s, data);
     }
 
     void ended(connection_id id) { receiving_is_over(id, 0); }
@@ -125,7 +123,10 @@ protected:
             table_.release(*s);
             return false;
         }
-        if (timed_) begin_clock(*s);
+        if (timed_) {
+            s->flags_ |= connection::timed;
+            begin_clock(*s);
+        }
         if (watch) watched_ = id;
         counters_.accepted.add(1);
         counters_.open.add(1);

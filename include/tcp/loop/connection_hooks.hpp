@@ -42,7 +42,7 @@ protected:
     using base::id_of;
     using base::leave;
     using base::lent;
-    using base::note_sent;
+    using base::note_received;
     using base::paused;
     using base::pool;
     using base::settings_;
@@ -72,7 +72,6 @@ protected:
             if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
                 [[likely]] {
                 counters_.bytes_sent.add(outcome.taken);
-                note_sent(s, outcome.taken);
                 return leave();
             }
             heed_first(s, outcome);
@@ -81,11 +80,20 @@ protected:
         leave();
     }
 
-    /// The other ways: something was kept, or the connection is paused or ending.
-    [[gnu::noinline]] void keep_and_show(slot_type& s, bytes data) {
+    /// The other ways: there are deadlines, something was kept, or the connection is paused or
+    /// ending.
+    [[gnu::noinline]] void show_otherwise(slot_type& s, bytes data) {
         if ((s.flags_ & ending) != 0) return;  // what comes after close() is dropped
-        enter(s, {});
-        if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
+        note_received(s, data.size());
+        if ((s.flags_ & holds_data) == 0 && s.kept_.empty()) {
+            enter(s, data);
+            const std::size_t taken = call_on_data(s, data);
+            if constexpr (has_counting_on_data<Handler>)
+                if (taken < data.size()) keep(s, show_rest(s, data, taken));
+        } else {
+            enter(s, {});
+            if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
+        }
         settle(s);
         leave();
     }
