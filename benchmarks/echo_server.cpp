@@ -66,8 +66,7 @@ constexpr flag flags[] = {
      .value = "N",
      .help = "microseconds to look for work before sleeping (0)",
      .number = &settings::spin_us,
-     .most = 1'000'000,
-     .later = true},
+     .most = 1'000'000},
     {.name = "--max-connections",
      .value = "N",
      .help = "connections at a time, 0 for no limit (0)",
@@ -247,7 +246,8 @@ int serve(const settings& wanted) {
                                             ? SIZE_MAX
                                             : static_cast<std::size_t>(wanted.max_connections),
                      .idle_timeout = timeout(wanted.idle_timeout_ms),
-                     .send_timeout = timeout(wanted.send_timeout_ms)}};
+                     .send_timeout = timeout(wanted.send_timeout_ms),
+                     .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000)}};
     const signals<server_type> told(server, tcp::duration::milliseconds(wanted.drain_ms));
     const tcp::endpoint bound = server.bind(where(wanted));
     server.listen();

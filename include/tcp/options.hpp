@@ -59,6 +59,11 @@ struct options {
     /// none. Not for protocols in which a peer may send little now and then.
     std::size_t min_receive_rate = 0;
 
+    /// How long a loop with nothing to do looks for work before it sleeps. It then wakes up for the
+    /// next message in a third of the time, and keeps its processor busy meanwhile: worth it for
+    /// few connections whose answers are awaited, and a core to spare. 0 is not at all.
+    duration spin = {};
+
     /// TCP_NODELAY: small sends leave at once (tcp(7)).
     bool no_delay = true;
 

@@ -154,6 +154,15 @@ public:
     tcp::simulation world{Weather::seed, Weather::make()};
 };
 
+/// The time that this bed's servers see.
+template <class Bed>
+tcp::duration now_of(const Bed& bed) {
+    if constexpr (Bed::simulated)
+        return bed.world.now();
+    else
+        return tcp::detail::monotonic_now();
+}
+
 /// Nothing goes wrong, but buffers are small.
 struct fair_weather {
     static constexpr std::uint64_t seed = 1;

@@ -9,20 +9,13 @@
 #include "beds.hpp"
 
 using namespace std::chrono_literals;
+using conformance::now_of;
 using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
 using tcp::deadline;
 
 namespace {
-
-template <class Bed>
-tcp::duration now_of(const Bed& bed) {
-    if constexpr (Bed::simulated)
-        return bed.world.now();
-    else
-        return tcp::detail::monotonic_now();
-}
 
 // How late a deadline may be: a tick, and what the bed adds. A real machine may be busy.
 template <class Bed>

@@ -1,6 +1,7 @@
 // The echo server, on every bed.
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <string>
 
 #include "beds.hpp"
@@ -37,4 +38,28 @@ TEST_CASE_TEMPLATE("27 megabytes in any cutting: in order, once", Bed, CONFORMAN
     client.shutdown_send();
     CHECK(bed.until(server, [&] { return client.ended(); }));
     CHECK(client.received() == sent);
+}
+
+TEST_CASE_TEMPLATE("options::spin changes nothing but who waits", Bed, CONFORMANCE_BEDS) {
+    using namespace std::chrono_literals;
+    for (const tcp::duration spin :
+         {tcp::duration{1us}, tcp::duration{300us}, tcp::duration{50ms}}) {
+        Bed bed;
+        auto server = bed.make(tcp::echo{}, {.idle_timeout = 200ms, .spin = spin});
+        const auto where = bed.listen(server);
+        auto client = bed.connect(where);
+        std::string sent;
+        for (int i = 0; i != 20; ++i) {
+            client.send("ping");
+            sent += "ping";
+            REQUIRE(bed.until(server, [&] { return client.received() == sent; }));
+        }
+        const tcp::duration begin = conformance::now_of(bed);
+        server.run_for(30ms);  // neither shorter nor, on a machine with nothing else to do, longer
+        const tcp::duration lasted = conformance::now_of(bed) - begin;
+        CHECK(lasted >= 30ms);
+        CHECK(lasted <= 2s);
+        CHECK(bed.until(server, [&] { return server.statistics().open == 0; }));
+        CHECK(server.statistics().timeouts == 1);
+    }
 }

@@ -23,6 +23,7 @@
 
 using namespace std::chrono_literals;
 using conformance::difference;
+using conformance::now_of;
 using conformance::pattern;
 using conformance::scripted;
 using conformance::scripted_without_end;
@@ -62,14 +63,6 @@ void reply_and_close_at_end(conformance::script& does) {
         if (peer.send_queue_size() == 0) peer.send(std::string(reply_size, 'r'));
     };
     does.on_end = [](tcp::connection& peer) { peer.close(); };
-}
-
-template <class Bed>
-tcp::duration now_of(const Bed& bed) {
-    if constexpr (Bed::simulated)
-        return bed.world.now();
-    else
-        return tcp::detail::monotonic_now();
 }
 
 // Everything a client does in the life of a connection: it asks, reads late, finishes.

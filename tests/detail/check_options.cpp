@@ -94,3 +94,23 @@ TEST_CASE("check_options: what is unusual but works is taken") {
     CHECK(refusal({.receive_limit = 0}) == "");
     CHECK(refusal({.no_delay = false, .ipv6_only = true}) == "");
 }
+
+TEST_CASE("check_options: lengths of time and counts that make no sense") {
+    for (const auto set : {&options::idle_timeout, &options::receive_timeout,
+                           &options::send_timeout, &options::lifetime}) {
+        options o;
+        o.*set = 0s;
+        CHECK(
+            refusal(o) ==
+            "a timeout of options is not above 0; leave it out, or give duration::max(), for none");
+        o.*set = -1s;
+        CHECK(refusal(o) != "");
+        o.*set = 1ns;
+        CHECK(refusal(o) == "");
+    }
+    CHECK(refusal({.max_connections = 0}) ==
+          "options::max_connections is 0, so nobody could be served; give at least 1");
+    CHECK(refusal({.max_connections = 1}) == "");
+    CHECK(refusal({.spin = -1ns}) == "options::spin is negative; give 0 for not at all");
+    CHECK(refusal({.spin = 1ms}) == "");
+}

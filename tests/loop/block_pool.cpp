@@ -97,7 +97,7 @@ TEST_CASE("block_pool: one size does not serve another" * doctest::skip(!allocat
     block_pool pool;
     give(pool, take(pool, 128));
     give(pool, take(pool, 512));
-    for (const std::size_t size : {192, 256, 384}) {
+    for (const std::size_t size : {192U, 256U, 384U}) {
         const std::size_t before = allocations::made;
         const block between = take(pool, size);
         CHECK(allocations::made == before + 1);

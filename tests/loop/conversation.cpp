@@ -64,7 +64,7 @@ tcp::task<std::size_t> answer(tcp::connection& peer, std::string_view line) {
 }  // namespace
 
 TEST_CASE("75 wanted_bytes: so many bytes") {
-    for (const std::size_t size : {0, 1, 5}) {
+    for (const std::size_t size : {0U, 1U, 5U}) {
         wanted_bytes these{size};
         for (std::size_t came = 0; came != size; ++came)
             CHECK_FALSE(these.decided_by(as_bytes(std::string_view{"abcde"}.substr(0, came)), 5));
@@ -111,14 +111,13 @@ TEST_CASE("61 coroutines: no allocation for a message once warm" *
           doctest::skip(!allocations::counted)) {
     tcp::server server{
         [](tcp::connection& peer) -> tcp::task<> {
-            std::size_t sum = 0;
             for (;;) {
                 const auto head = co_await peer.receive_exactly(4);
                 if (!head) co_return;
                 co_await peer.send(head);
                 const auto line = co_await peer.receive_until("\n", 100);
                 if (!line) co_return;
-                sum += co_await answer(peer, line.text());
+                CHECK(co_await answer(peer, line.text()) == line.size());
                 const auto rest = co_await peer.receive();
                 co_await peer.send(rest);
             }
@@ -154,9 +153,9 @@ TEST_CASE("62 coroutines: no memory for a frame ends that connection only" *
     tcp::server server{[&refuse](tcp::connection& peer) -> tcp::task<> {
         const auto data = co_await peer.receive();
         if (refuse) allocations::fail_in = 1;
-        char large[3000];  // a frame of another size than any that is kept
-        const auto child = [&large](tcp::connection& with, tcp::bytes what) -> tcp::task<> {
-            char copy[sizeof large] = {};
+        constexpr std::size_t large = 3000;  // a frame of another size than any that is kept
+        const auto child = [](tcp::connection& with, tcp::bytes what) -> tcp::task<> {
+            char copy[large] = {};
             copy[0] = static_cast<char>(what[0]);
             co_await with.send(std::string_view{copy, 1});
         };

@@ -27,6 +27,7 @@ namespace tcp::inline v0::detail {
         o.send_timeout <= duration{} || o.lifetime <= duration{})
         refuse(
             "a timeout of options is not above 0; leave it out, or give duration::max(), for none");
+    if (o.spin < duration{}) refuse("options::spin is negative; give 0 for not at all");
     if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
         refuse("a kernel buffer has a negative size; give 0 to let the kernel choose");
     return o;

@@ -162,7 +162,10 @@ public:
     void wait(duration timeout, Sink& sink) {
         epoll_event events[most_events];
         const std::uint32_t last_ready = last_ready_;
-        const int count = set_.wait(events, last_ready == none ? timeout : duration{});
+        if (last_ready != none) timeout = {};
+        const int count = timeout > duration{} && settings_.spin > duration{}
+                              ? look_before_sleeping(events, timeout)
+                              : set_.wait(events, timeout);
         for (const epoll_event* event = events; event < events + count; ++event) {
             const connection_id id = id_of(*event);
             if (id.slot >= wake_slot) [[unlikely]] {
@@ -246,6 +249,18 @@ private:
         }
         // A reset after the FIN shows in no receive.
         if ((events & EPOLLERR) != 0 && was_over && is(c, id)) sink.failed(id, error_of(c.fd));
+    }
+
+    [[gnu::noinline]] int look_before_sleeping(epoll_event (&events)[most_events],
+                                               duration timeout) {
+        const duration begin = now();
+        for (duration looked; looked < settings_.spin; looked = now() - begin) {
+            if (const int count = set_.wait(events, {}); count != 0 || looked >= timeout)
+                return count;
+        }
+        if (timeout == duration::max()) return set_.wait(events, timeout);
+        const duration left = begin + timeout - now();
+        return set_.wait(events, left > duration{} ? left : duration{});
     }
 
     /// In wait() this is compiled into the loop over the events, down to the handler and the send:
