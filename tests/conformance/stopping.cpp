@@ -25,6 +25,7 @@
 #include "beds.hpp"
 
 using namespace std::chrono_literals;
+using conformance::now_of;
 using conformance::script;
 using conformance::scripted;
 using conformance::stage;
@@ -137,14 +138,6 @@ std::vector<int> open_descriptors() {
 
 std::size_t count_of(const tcp::statistics& counted, closed_by by) {
     return static_cast<std::size_t>(counted.closed_by[static_cast<std::size_t>(by)]);
-}
-
-template <class Bed>
-tcp::duration now_of(const Bed& bed) {
-    if constexpr (Bed::simulated)
-        return bed.world.now();
-    else
-        return tcp::detail::monotonic_now();
 }
 
 std::error_code error_of(const auto& call) {
