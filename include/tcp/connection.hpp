@@ -135,7 +135,8 @@ public:
     // that are valid until the next co_await, or how receiving ended. A reset gives the system's
     // error, everything else that ends the connection std::errc::connection_aborted. Receiving
     // after pause_receive() resumes it. `co_await peer.send(...)` sends at once and waits as long
-    // as the queue is above the high mark; it gives the send_result.
+    // as this connection's queue is above the high mark, to whichever one sends, and gives the
+    // send_result.
 
     /// Waits for bytes and gives all that are there. The peer's end gives none and no error; a
     /// receive after that one closes the connection.
@@ -238,7 +239,7 @@ private:
         if ((flags_ & no_send) != 0) return error::not_open;
         if (send_queue_size() <= loop_->send_queue_limit) return {};
         end(closed_by::limit, reset_now);
-        limit_ = limit::send_queue;
+        which_ = static_cast<unsigned char>(limit::send_queue);
         return error::send_queue_limit;
     }
 
@@ -246,13 +247,12 @@ private:
     std::uint32_t slot_ = 0;
     std::uint32_t generation_ = 1;
     std::uint32_t flags_ = 0;
-    int errno_ = 0;  // what ended receiving or sending
+    detail::connection_clock clock_;
     detail::send_queue queue_;
     detail::kept_bytes kept_;
-    detail::connection_clock clock_;
-    closed_by reason_{};
-    limit limit_{};
-    deadline passed_{};
+    std::int16_t errno_ = 0;  // what ended receiving or sending
+    closed_by reason_ : 4 = {};
+    unsigned char which_ : 4 = 0;  // the deadline or the limit, where that is the reason
 };
 
 [[gnu::noinline]] inline send_result connection::send_slowly(bytes data) {

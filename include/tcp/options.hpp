@@ -43,8 +43,9 @@ struct options {
 
     /// The deadlines of a connection; duration::max(), and everything above 12 days, is none. What
     /// passes one ends with closed_by::deadline and its name in close_reason::passed, unless the
-    /// handler has on_timeout, which decides. Never early, and late by a millisecond and what the
-    /// loop is busy with. Measured by the monotonic clock: setting the wall clock changes nothing.
+    /// handler has on_timeout, which decides. Never early, and late by two milliseconds and what
+    /// the loop is busy with. Measured by the monotonic clock: setting the wall clock changes
+    /// nothing.
     ///
     /// idle: nothing was received and the system took nothing that was sent. receive: nothing was
     /// received; the time in which receiving is paused does not count. send: something is queued,

@@ -35,8 +35,8 @@ public:
 
     /// Calls `call(tcp::connection&)` when this time has passed, unless stop() or start() is called
     /// before, or the connection ends. A time of 0 or less is the next millisecond. Never early,
-    /// and late by a millisecond and what the loop is busy with. What the function throws ends the
-    /// connection, as with a hook. Not in on_close, where it does nothing.
+    /// and late by two milliseconds and what the loop is busy with. What the function throws ends
+    /// the connection, as with a hook. Not in on_close, where it does nothing.
     ///
     /// The function is kept in here: it captures `this` or as much as fits into two pointers.
     template <class F>
@@ -44,7 +44,8 @@ public:
         static_assert(std::is_invocable_v<F&, connection&>,
                       "tcp::timer: the function cannot be called as it will be; write "
                       "[...](tcp::connection& peer) { ... }.");
-        static_assert(sizeof(F) <= sizeof function_ && std::is_trivially_copyable_v<F>,
+        static_assert(sizeof(F) <= sizeof function_ && alignof(F) <= alignof(void*) &&
+                          std::is_trivially_copyable_v<F>,
                       "tcp::timer: the function captures too much; capture `this` and keep the "
                       "rest in the handler.");
         stop();

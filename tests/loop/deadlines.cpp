@@ -15,11 +15,11 @@ namespace {
 
 duration ms(std::int64_t n) { return duration::milliseconds(n); }
 
-static_assert(sizeof(connection_clock) == 20, "each idle connection has one");
+static_assert(sizeof(connection_clock) == 24, "each idle connection has one");
 
 connection_clock clock_at(duration now) {
     const std::uint32_t stamp = deadlines::stamp(now);
-    return {.begun = stamp, .received = stamp, .sent = stamp};
+    return {.begun = stamp, .active = stamp, .received = stamp, .sent = stamp};
 }
 
 // Moments from which a clock's 32 bits go on, turn negative, and begin anew.
@@ -88,16 +88,29 @@ TEST_CASE("55 deadlines: what a connection does not do has none") {
           deadline::close);
 }
 
-TEST_CASE("55 deadlines: idle counts from the last of both sides") {
-    const deadlines all{tcp::options{.idle_timeout = ms(50)}};
-    for (const std::int64_t begin : moments) {
-        CAPTURE(begin);
-        connection_clock clock = clock_at(ms(begin));
-        clock.sent = deadlines::stamp(ms(begin + 30));
-        CHECK(all.first(clock, {}, ms(begin + 40)).left == 40);
-        clock.received = deadlines::stamp(ms(begin + 35));
-        CHECK(all.first(clock, {}, ms(begin + 40)).left == 45);
+TEST_CASE("55 deadlines: idle counts from what moved last, in whichever direction, for years") {
+    const deadlines all{tcp::options{.idle_timeout = ms(60'000)}};
+    constexpr std::int64_t day = 24LL * 60 * 60 * 1000;
+    connection_clock clock = clock_at(ms(0));
+    for (std::int64_t now = day; now < 200 * day; now += day) {  // nothing is ever sent
+        CAPTURE(now / day);
+        all.received(clock, 1, deadlines::stamp(ms(now)));
+        CHECK(all.first(clock, {}, ms(now + 59'999)).left == 1);
+        CHECK(all.first(clock, {}, ms(now + 60'000)).left == 0);
     }
+}
+
+TEST_CASE("55 deadlines: a spared one does not put off the others") {
+    const deadlines all{tcp::options{.idle_timeout = ms(1'000), .send_timeout = ms(3'000)}};
+    connection_clock clock = clock_at(ms(0));
+    const connection_activity stuck{.sending = true};
+    for (std::int64_t now = 1'000; now <= 3'000; now += 1'000)
+        deadlines::restart(clock, deadline::idle, deadlines::stamp(ms(now)));
+    CHECK(all.first(clock, stuck, ms(3'000)).which == deadline::send);
+    CHECK(all.first(clock, stuck, ms(3'000)).left == 0);
+    // Nor does what is no activity: resuming.
+    deadlines::resumed(clock, deadlines::stamp(ms(3'500)));
+    CHECK(all.first(clock, {}, ms(4'000)).left == 0);
 }
 
 TEST_CASE("55 deadlines: the longest overdue is the first, and a spared one begins anew") {
@@ -108,14 +121,14 @@ TEST_CASE("55 deadlines: the longest overdue is the first, and a spared one begi
     connection_clock clock = clock_at(ms(0));
     const connection_activity doing{.receiving = true, .sending = true};
     const duration now = ms(100);
-    for (const deadline expected : {deadline::receive, deadline::send, deadline::lifetime}) {
+    for (const deadline expected :
+         {deadline::receive, deadline::send, deadline::lifetime, deadline::idle}) {
         CHECK(all.first(clock, doing, now).which == expected);
         CHECK(all.first(clock, doing, now).left < 0);
         deadlines::restart(clock, expected, deadlines::stamp(now));
     }
     CHECK(all.first(clock, doing, now).which == deadline::receive);
     CHECK(all.first(clock, doing, now).left == 50);
-    deadlines::restart(clock, deadline::idle, deadlines::stamp(now));
     CHECK(all.first(clock, {}, now).left == 70);  // the lifetime
 }
 

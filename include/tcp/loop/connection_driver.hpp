@@ -191,6 +191,11 @@ private:
 
     /// The first deadline has passed, or finds that there is still time.
     [[gnu::noinline]] void deadline_is_due(slot_type& s) {
+        // Another's hook may have ended it just now.
+        constexpr std::uint32_t closes = connection::close_wanted | connection::close_timed;
+        if ((s.flags_ & connection::abort_wanted) != 0 ||
+            (s.flags_ & closes) == connection::close_wanted)
+            return settle_alone(s);
         const next_deadline first = first_deadline(s, engine_.now());
         if (first.left > 0) return settle_alone(s);
         if (first.which == deadline::close) {
@@ -220,8 +225,11 @@ private:
     [[gnu::noinline]] void call(timer& due) {
         connection& peer = *due.peer_;
         if (peer.generation_ != due.generation_) return;  // it is another's slot by now
+        if ((peer.flags_ & connection::finished) != 0) return;
         slot_type& s = static_cast<slot_type&>(peer);
-        unsigned char function[sizeof due.function_];  // it may start its timer with another one
+        if ((s.flags_ & connection::abort_wanted) != 0) return settle_alone(s);
+        alignas(void*) unsigned char
+            function[sizeof due.function_];  // it may start its timer with another one
         std::memcpy(function, due.function_, sizeof function);
         enter(s, {});
         try {
@@ -235,7 +243,7 @@ private:
 
     static void pass(slot_type& s, deadline which, std::uint32_t how) noexcept {
         s.end(closed_by::deadline, how);
-        s.passed_ = which;
+        if (s.reason_ == closed_by::deadline) s.which_ = static_cast<unsigned char>(which) & 0xf;
     }
 
     tagged_node<touched> end_of_turn_;

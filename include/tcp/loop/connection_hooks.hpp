@@ -154,11 +154,11 @@ protected:
     }
 
     void check_receive_limit(slot_type& s) {
-        // Who has paused takes it later; no more of it comes until then.
-        constexpr std::uint32_t passes = ending | connection::user_paused;
+        // Who has paused, or was not shown the rest yet, takes it later; no more comes until then.
+        constexpr std::uint32_t passes = ending | connection::user_paused | connection::show_kept;
         if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & passes) != 0) return;
         s.end(closed_by::limit, connection::reset_now);
-        s.limit_ = limit::receive;
+        s.which_ = static_cast<unsigned char>(limit::receive);
     }
 
     void tell_end(slot_type& s) {
@@ -240,10 +240,11 @@ protected:
     /// The end: on_close, the handler destroyed, the socket closed.
     [[gnu::noinline]] void finish(slot_type& s) {
         close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
-        if (s.reason_ == closed_by::deadline) why.passed = s.passed_;
+        if (s.reason_ == closed_by::deadline) why.passed = static_cast<deadline>(s.which_);
         if (s.reason_ == closed_by::limit) {
-            why.reached = s.limit_;
-            why.error = s.limit_ == limit::receive ? error::receive_limit : error::send_queue_limit;
+            why.reached = static_cast<limit>(s.which_);
+            why.error =
+                why.reached == limit::receive ? error::receive_limit : error::send_queue_limit;
         }
         if (s.errno_ != 0) why.error = {s.errno_, std::system_category()};
 

@@ -137,7 +137,7 @@ protected:
     }
 
     void blame(connection& c, int error) noexcept {
-        c.errno_ = error;
+        c.errno_ = static_cast<std::int16_t>(error);
         c.reason_ =
             error == ECONNRESET || error == EPIPE ? closed_by::peer_reset : closed_by::system_error;
     }
@@ -188,7 +188,7 @@ protected:
 
     void begin_clock(connection& c) {
         const std::uint32_t now = deadlines::stamp(engine_.now());
-        c.clock_ = {.begun = now, .received = now, .sent = now};
+        c.clock_ = {.begun = now, .active = now, .received = now, .sent = now};
     }
     void note_received(connection& c, std::size_t size) {
         if (timed_ && deadlines_.received(c.clock_, size, deadlines::stamp(engine_.now())))
@@ -199,7 +199,7 @@ protected:
         if (!timed_ || size == 0) [[likely]]
             return;
         c.flags_ &= ~connection::send_timed;
-        c.clock_.sent = deadlines::stamp(engine_.now());
+        c.clock_.active = c.clock_.sent = deadlines::stamp(engine_.now());
     }
     // Something is left to send, and from now on that the peer takes nothing counts against it.
     void note_waiting(connection& c) {

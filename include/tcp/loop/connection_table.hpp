@@ -45,8 +45,7 @@ public:
         s.flags_ = 0;
         s.errno_ = 0;
         s.reason_ = {};
-        s.limit_ = {};
-        s.passed_ = {};
+        s.which_ = 0;
         free_.push_back(s);  // taken again first: its memory is warm
     }
 

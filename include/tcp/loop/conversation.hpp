@@ -235,12 +235,14 @@ public:
             return take_end();
         if (end_ != end::none) [[unlikely]]
             end_ = end::due;
+        refusals_ = 0;
         return received{std::exchange(unread_, bytes{})};
     }
     received take(const wanted_bytes& these) noexcept {
         if (these.too_long()) return received{error::receive_limit};
         if (!these.found()) return take_end();
         if (end_ == end::given && these.size() != 0) end_ = end::due;
+        if (these.size() != 0) refusals_ = 0;
         const bytes all = unread_;
         unread_ = all.subspan(these.size());
         return received{all.first(these.size())};

@@ -15,6 +15,7 @@ namespace tcp::inline v0::detail {
 /// When things last happened to a connection: the low bits of ticks, and so good for 24 days.
 struct connection_clock {
     std::uint32_t begun = 0;     // it was opened, or close() was called
+    std::uint32_t active = 0;    // bytes came, or the system took some
     std::uint32_t received = 0;  // bytes came, or receiving was resumed
     std::uint32_t sent = 0;      // the system took bytes, or bytes began to wait
     std::uint32_t window = 0;    // the counting of received bytes began
@@ -69,8 +70,7 @@ public:
             return result;
         }
         consider(deadline::lifetime, lifetime_, clock.begun);
-        const bool sent_last = static_cast<std::int32_t>(clock.sent - clock.received) > 0;
-        consider(deadline::idle, idle_, sent_last ? clock.sent : clock.received);
+        consider(deadline::idle, idle_, clock.active);
         if (doing.sending) consider(deadline::send, send_, clock.sent);
         if (doing.receiving) consider(deadline::receive, receive_, clock.received);
         if (doing.receiving && clock.window_bytes != 0)
@@ -80,7 +80,7 @@ public:
 
     /// Bytes came. Whether a deadline begins with them.
     bool received(connection_clock& clock, std::size_t size, std::uint32_t now) const noexcept {
-        clock.received = now;
+        clock.active = clock.received = now;
         if (rate_ == 0) return false;
         const bool begins = clock.window_bytes == 0;
         if (begins) clock.window = now;
@@ -108,7 +108,7 @@ public:
     static void restart(connection_clock& clock, deadline which, std::uint32_t now) noexcept {
         switch (which) {
             case deadline::lifetime: clock.begun = now; break;
-            case deadline::idle:
+            case deadline::idle: clock.active = now; break;
             case deadline::send: clock.sent = now; break;
             case deadline::receive: clock.received = now; break;
             case deadline::receive_rate:
