@@ -89,6 +89,7 @@ int open_descriptors() {
 
 // ---- what makes a server, and what does not ----
 
+static_assert(sizeof(tcp::detail::slot<tcp::echo>) == 112, "each idle connection has one");
 static_assert(std::is_same_v<tcp::server<>, tcp::server<tcp::echo>>);
 static_assert(std::is_same_v<tcp::server<>, tcp::server<tcp::echo, tcp::native_engine>>);
 static_assert(!std::is_copy_constructible_v<tcp::server<>>);

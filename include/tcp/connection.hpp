@@ -243,13 +243,14 @@ private:
         return error::send_queue_limit;
     }
 
+    // The smallest come last: a small handler has its place in the same word.
     detail::loop_context* loop_ = nullptr;
+    detail::send_queue queue_;
+    detail::kept_bytes kept_;
     std::uint32_t slot_ = 0;
     std::uint32_t generation_ = 1;
     std::uint32_t flags_ = 0;
     detail::connection_clock clock_;
-    detail::send_queue queue_;
-    detail::kept_bytes kept_;
     std::int16_t errno_ = 0;  // what ended receiving or sending
     closed_by reason_ : 4 = {};
     unsigned char which_ : 4 = 0;  // the deadline or the limit, where that is the reason
