@@ -30,7 +30,9 @@ public:
 
     /// A copy does not wait: each connection has a copy of the prototype's timers.
     timer(const timer&) noexcept : timer{} {}
-    timer& operator=(const timer&) noexcept { return *this; }
+    timer& operator=(const timer&) noexcept {  // NOLINT(bugprone-unhandled-self-assignment)
+        return *this;
+    }
     ~timer() { stop(); }
 
     /// Calls `call(tcp::connection&)` when this time has passed, unless stop() or start() is called
@@ -44,10 +46,11 @@ public:
         static_assert(std::is_invocable_v<F&, connection&>,
                       "tcp::timer: the function cannot be called as it will be; write "
                       "[...](tcp::connection& peer) { ... }.");
-        static_assert(sizeof(F) <= sizeof function_ && alignof(F) <= alignof(void*) &&
-                          std::is_trivially_copyable_v<F>,
-                      "tcp::timer: the function captures too much; capture `this` and keep the "
-                      "rest in the handler.");
+        constexpr std::size_t size = sizeof(F), alignment = alignof(F);
+        static_assert(
+            size <= room && alignment <= alignof(void*) && std::is_trivially_copyable_v<F>,
+            "tcp::timer: the function captures too much; capture `this` and keep the "
+            "rest in the handler.");
         stop();
         if ((peer.flags_ & connection::finished) != 0) return;
         ::new (static_cast<void*>(function_)) F(call);
@@ -70,10 +73,12 @@ private:
     template <class Handler, class Engine>
     friend class detail::connection_driver;
 
+    static constexpr std::size_t room = 2 * sizeof(void*);
+
     connection* peer_ = nullptr;
     detail::timer_wheel* wheel_ = nullptr;
     void (*call_)(void*, connection&) = nullptr;
-    alignas(void*) unsigned char function_[2 * sizeof(void*)] = {};
+    alignas(void*) unsigned char function_[room] = {};
     std::uint32_t generation_ = 0;  // of the connection: its slot may be another's by then
 };
 

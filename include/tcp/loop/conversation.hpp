@@ -48,22 +48,23 @@ struct promise_base {
         const std::size_t whole = with_owner(size);
         void* const frame =
             pool != nullptr ? pool->allocate(whole) : ::operator new(block_pool::block_size(whole));
-        std::memcpy(static_cast<char*>(frame) + owner_at(size), &pool, sizeof pool);
+        std::memcpy(static_cast<char*>(frame) + owner_at(size), &pool, pointer_size);
         return frame;
     }
     static void operator delete(void* frame, std::size_t size) noexcept {
         block_pool* pool = nullptr;
-        std::memcpy(&pool, static_cast<char*>(frame) + owner_at(size), sizeof pool);
+        std::memcpy(&pool, static_cast<char*>(frame) + owner_at(size), pointer_size);
         if (pool != nullptr) return pool->free(frame, block_pool::block_size(with_owner(size)));
         ::operator delete(frame);
     }
 
 private:
+    static constexpr std::size_t pointer_size = sizeof(void*);
     static constexpr std::size_t owner_at(std::size_t size) noexcept {
-        return (size + sizeof(block_pool*) - 1) & ~(sizeof(block_pool*) - 1);
+        return (size + pointer_size - 1) & ~(pointer_size - 1);
     }
     static constexpr std::size_t with_owner(std::size_t size) noexcept {
-        return owner_at(size) + sizeof(block_pool*);
+        return owner_at(size) + pointer_size;
     }
 };
 
