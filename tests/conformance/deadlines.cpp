@@ -75,8 +75,7 @@ TEST_CASE_TEMPLATE("55 the idle deadline ends who does nothing, and spares who d
 
 TEST_CASE_TEMPLATE("55 a deadline is never early, and late by a tick (invariant I)", Bed,
                    SIMULATED_BEDS) {
-    for (const auto length :
-         {1ms, 2ms, 63ms, 64ms, 65ms, 1'000ms, 4'096ms, 70'000ms, 3'600'000ms}) {
+    for (const auto length : {1ms, 2ms, 63ms, 64ms, 65ms, 1'000ms, 4'096ms, 20'000ms}) {
         CAPTURE(length.count());
         Bed bed;
         std::vector<told> all;
