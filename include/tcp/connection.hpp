@@ -156,7 +156,7 @@ public:
 
     /// Waits for so long; a length of 0 or less is the next millisecond. Gives true, or false as
     /// soon as the connection ends. What the peer sends meanwhile waits for the next receive. Never
-    /// early, and late by a millisecond and what the loop is busy with.
+    /// early, and late by two milliseconds and what the loop is busy with.
     detail::sleep_request sleep_for(duration length) noexcept;
 
 protected:
@@ -201,8 +201,8 @@ private:
         in_use = 1 << 15,        // this slot holds a connection
         close_timed = 1 << 16,   // its close deadline has begun
         send_timed = 1 << 17,    // its send deadline has begun
-        timed = 1 << 19,         // there are deadlines besides that of closing
         awaits_room = 1 << 18,   // on_writable when the queue is not above the high mark
+        timed = 1 << 19,         // there are deadlines besides that of closing
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };

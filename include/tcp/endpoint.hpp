@@ -105,7 +105,6 @@ private:
 
     static std::uint16_t checked(int port);
     detail::sentence address_text() const noexcept;
-    detail::sentence text() const noexcept;
     friend detail::sentence detail::text_of(const endpoint& where) noexcept;
     bool equals(const endpoint& other) const noexcept;
     static const char* parse_ip(std::string_view text, endpoint& result) noexcept;
@@ -170,7 +169,7 @@ inline endpoint endpoint::with_port(int port) const {
         case address_family::ipv4: result.v4_.sin_port = htons(checked(port)); return result;
         default:
             detail::fail(error::bad_endpoint,
-                         detail::sentence{detail::quoted(text()), " has no port"});
+                         detail::sentence{detail::quoted(detail::text_of(*this)), " has no port"});
     }
 }
 
@@ -345,20 +344,16 @@ inline endpoint endpoint::parse(std::string_view text, std::error_code& failure)
     return {};
 }
 
-[[gnu::cold]] inline detail::sentence endpoint::text() const noexcept {
-    switch (family_) {
+[[gnu::cold]] inline detail::sentence detail::text_of(const endpoint& where) noexcept {
+    switch (where.family()) {
         case address_family::none: return {};
-        case address_family::local: return {"unix:", address_text()};
-        case address_family::ipv6: return {"[", address_text(), "]:", detail::decimal{port()}};
-        default: return {address_text(), ":", detail::decimal{port()}};
+        case address_family::local: return {"unix:", where.address_text()};
+        case address_family::ipv6: return {"[", where.address_text(), "]:", decimal{where.port()}};
+        default: return {where.address_text(), ":", decimal{where.port()}};
     }
 }
 
-namespace detail {
-[[gnu::cold]] inline sentence text_of(const endpoint& where) noexcept { return where.text(); }
-}  // namespace detail
-
 inline std::string endpoint::address() const { return address_text().str(); }
-inline std::string endpoint::to_string() const { return text().str(); }
+inline std::string endpoint::to_string() const { return detail::text_of(*this).str(); }
 
 }  // namespace tcp::inline v0

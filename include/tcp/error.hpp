@@ -61,7 +61,9 @@ constexpr const char* to_text(error e) noexcept {
 inline const std::error_category& error_category() noexcept {
     class category final : public std::error_category {
         const char* name() const noexcept override { return "tcp"; }
-        std::string message(int value) const override { return to_text(static_cast<error>(value)); }
+        [[gnu::cold]] std::string message(int value) const override {
+            return to_text(static_cast<error>(value));
+        }
     };
     static const category instance;
     return instance;

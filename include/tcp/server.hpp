@@ -151,7 +151,7 @@ public:
     void run() {
         thrown_if_failed([this](std::error_code& failure) { return run(failure), true; });
     }
-    void run(std::error_code& failure) {
+    [[gnu::cold]] void run(std::error_code& failure) {
         const turn now{loop_};
         if (!may_run(now, failure)) return;
         now->accept_many();

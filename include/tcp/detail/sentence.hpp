@@ -15,8 +15,8 @@ namespace tcp::inline v0::detail {
 /// fit is cut off.
 class sentence {
 public:
-    sentence() noexcept = default;
-    sentence(std::initializer_list<std::string_view> parts) noexcept {
+    sentence() noexcept { text_[0] = '\0'; }
+    sentence(std::initializer_list<std::string_view> parts) noexcept : sentence{} {
         for (const std::string_view part : parts) add(part);
     }
 
@@ -37,7 +37,7 @@ public:
 
 private:
     std::size_t size_ = 0;
-    char text_[512] = {};
+    char text_[512];  // not set to zeros: that and copying them would be compiled everywhere
 };
 
 /// A number as a part of a sentence.

@@ -48,7 +48,6 @@ protected:
     using base::show_otherwise;
     using base::table_;
     using base::threw;
-    using base::timed_;
     using base::timers;
     using base::touched_ones;
     using base::watched_;
@@ -123,7 +122,7 @@ protected:
             table_.release(*s);
             return false;
         }
-        if (timed_) {
+        if (deadlines_.any()) {
             s->flags_ |= connection::timed;
             begin_clock(*s);
         }
@@ -141,7 +140,7 @@ protected:
             arriving_ = nullptr;
             settle(*s);
             leave();
-        } else if (timed_) {
+        } else if ((s->flags_ & connection::timed) != 0) {
             settle_alone(*s);
         }
         return true;
@@ -190,7 +189,7 @@ private:
     // ---- timers ----
 
     /// The first deadline has passed, or finds that there is still time.
-    [[gnu::noinline]] void deadline_is_due(slot_type& s) {
+    [[gnu::cold, gnu::noinline]] void deadline_is_due(slot_type& s) {
         // Another's hook may have ended it just now.
         constexpr std::uint32_t closes = connection::close_wanted | connection::close_timed;
         if ((s.flags_ & connection::abort_wanted) != 0 ||

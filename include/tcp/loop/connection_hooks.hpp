@@ -38,14 +38,16 @@ protected:
     using base::enter;
     using base::flush;
     using base::heed_first;
+    using base::high_mark;
     using base::holds_data;
     using base::id_of;
     using base::leave;
     using base::lent;
+    using base::low_mark;
     using base::note_received;
     using base::paused;
     using base::pool;
-    using base::settings_;
+    using base::receive_limit;
     using base::threw;
     using base::timers;
     using base::touched_ones;
@@ -63,9 +65,7 @@ protected:
     /// from there.
     [[gnu::always_inline]] void show(slot_type& s, bytes data) {
         enter(s, data);
-        const std::size_t taken = call_on_data(s, data);
-        if constexpr (has_counting_on_data<Handler>)
-            if (taken < data.size()) keep(s, show_rest(s, data, taken));
+        show_new(s, data);
         if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
             if (lent.empty()) return leave();
             const send_outcome outcome = engine_.send(id_of(s), {&lent, 1});
@@ -80,6 +80,13 @@ protected:
         leave();
     }
 
+    /// Shows what came while nothing is kept, and keeps what the handler leaves.
+    [[gnu::always_inline]] void show_new(slot_type& s, bytes data) {
+        const std::size_t taken = call_on_data(s, data);
+        if constexpr (has_counting_on_data<Handler>)
+            if (taken < data.size()) keep(s, show_rest(s, data, taken));
+    }
+
     /// The other ways: there are deadlines, something was kept, or the connection is paused or
     /// ending.
     [[gnu::noinline]] void show_otherwise(slot_type& s, bytes data) {
@@ -87,9 +94,7 @@ protected:
         note_received(s, data.size());
         if ((s.flags_ & holds_data) == 0 && s.kept_.empty()) {
             enter(s, data);
-            const std::size_t taken = call_on_data(s, data);
-            if constexpr (has_counting_on_data<Handler>)
-                if (taken < data.size()) keep(s, show_rest(s, data, taken));
+            show_new(s, data);
         } else {
             enter(s, {});
             if (keep_more(s, data) && (s.flags_ & paused) == 0) show_kept(s);
@@ -104,7 +109,7 @@ protected:
     [[gnu::noinline]] bytes show_rest(slot_type& s, bytes data, std::size_t taken) {
         data = data.subspan(taken);
         while (taken != 0 && !data.empty() && (s.flags_ & holds_data) == 0) {
-            if (s.send_queue_size() > settings_.high_mark) {
+            if (s.send_queue_size() > high_mark) {
                 s.flags_ |= connection::show_kept;
                 break;
             }
@@ -156,7 +161,7 @@ protected:
     void check_receive_limit(slot_type& s) {
         // Who has paused, or was not shown the rest yet, takes it later; no more comes until then.
         constexpr std::uint32_t passes = ending | connection::user_paused | connection::show_kept;
-        if (s.kept_.size() <= settings_.receive_limit || (s.flags_ & passes) != 0) return;
+        if (s.kept_.size() <= receive_limit || (s.flags_ & passes) != 0) return;
         s.end(closed_by::limit, connection::reset_now);
         s.which_ = static_cast<unsigned char>(limit::receive);
     }
@@ -199,13 +204,12 @@ protected:
     /// Calls the next hook that is due, if any is.
     bool hook_was_called(slot_type& s) {
         if ((s.flags_ & connection::mark_paused) == 0) {
-            if (s.queue_.size() > settings_.high_mark &&
+            if (s.queue_.size() > high_mark &&
                 (s.flags_ & (ending | connection::send_failed)) == 0) {
                 s.flags_ |= connection::mark_paused;
                 counters_.pauses.add(1);
             }
-        } else if (s.queue_.size() <= settings_.low_mark ||
-                   (s.flags_ & connection::send_failed) != 0) {
+        } else if (s.queue_.size() <= low_mark || (s.flags_ & connection::send_failed) != 0) {
             s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
             if ((s.flags_ & connection::send_failed) == 0) s.flags_ |= connection::awaits_room;
         }

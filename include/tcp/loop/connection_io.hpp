@@ -38,16 +38,12 @@ public:
 protected:
     template <class... EngineArguments>
     [[gnu::cold]] explicit connection_io(const options& settings, EngineArguments&&... arguments)
-        : settings_{settings},
-          deadlines_{settings},
-          timed_{deadlines_.any()},
-          engine_{settings, std::forward<EngineArguments>(arguments)...} {
+        : deadlines_{settings}, engine_{settings, std::forward<EngineArguments>(arguments)...} {
+        const auto lesser = [](std::size_t a, std::size_t b) { return a < b ? a : b; };
         send_queue_limit = settings.send_queue_limit;
-        // A slow peer is paused before it is reset.
-        if (settings_.high_mark > send_queue_limit) settings_.high_mark = send_queue_limit;
-        if (settings_.low_mark > settings_.high_mark) settings_.low_mark = settings_.high_mark;
-        high_mark = settings_.high_mark;
-        receive_limit = settings_.receive_limit;
+        high_mark = lesser(settings.high_mark, send_queue_limit);  // paused before it is reset
+        low_mark = lesser(settings.low_mark, high_mark);
+        receive_limit = settings.receive_limit;
     }
     [[gnu::cold]] ~connection_io() = default;
 
@@ -102,7 +98,7 @@ protected:
         }
     }
 
-    void heed(connection& c, send_outcome outcome) {
+    [[gnu::noinline]] void heed(connection& c, send_outcome outcome) {
         if (outcome.is == send_outcome::state::failed) return sending_failed(c, outcome.error);
         if (outcome.is == send_outcome::state::in_flight) {
             c.flags_ |= connection::send_in_flight;
@@ -176,11 +172,12 @@ protected:
             else
                 resume(c);
         }
-        if (timed_ || (c.flags_ & connection::close_wanted) != 0) watch(c);
+        if ((c.flags_ & (connection::timed | connection::close_wanted)) != 0) watch(c);
     }
 
     void resume(connection& c) {
-        if (timed_) deadlines::resumed(c.clock_, deadlines::stamp(engine_.now()));
+        if ((c.flags_ & connection::timed) != 0)
+            deadlines::resumed(c.clock_, deadlines::stamp(engine_.now()));
         engine_.resume_receive(id_of(c));
     }
 
@@ -191,19 +188,19 @@ protected:
         c.clock_ = {.begun = now, .active = now, .received = now, .sent = now};
     }
     void note_received(connection& c, std::size_t size) {
-        if (timed_ && deadlines_.received(c.clock_, size, deadlines::stamp(engine_.now())))
-            [[unlikely]]
+        if ((c.flags_ & connection::timed) != 0 &&
+            deadlines_.received(c.clock_, size, deadlines::stamp(engine_.now())))
             watch(c);
     }
     void note_sent(connection& c, std::size_t size) {
-        if (!timed_ || size == 0) [[likely]]
-            return;
+        if ((c.flags_ & connection::timed) == 0 || size == 0) return;
         c.flags_ &= ~connection::send_timed;
         c.clock_.active = c.clock_.sent = deadlines::stamp(engine_.now());
     }
     // Something is left to send, and from now on that the peer takes nothing counts against it.
     void note_waiting(connection& c) {
-        if (!timed_ || (c.flags_ & connection::send_timed) != 0) return;
+        constexpr std::uint32_t both = connection::timed | connection::send_timed;
+        if ((c.flags_ & both) != connection::timed) return;
         c.flags_ |= connection::send_timed;
         c.clock_.sent = deadlines::stamp(engine_.now());
     }
@@ -233,9 +230,7 @@ protected:
         if (!c.waits() || due < c.due()) timers.start(c, due);
     }
 
-    options settings_;
     deadlines deadlines_;
-    bool timed_;  // some deadline is set besides the close deadline
     Engine engine_;
     loop_counters counters_;
     const endpoint* arriving_ = nullptr;  // in on_open: the peer, as accept gave it

@@ -25,8 +25,8 @@ class event_loop final : public connection_driver<Handler, Engine> {
 public:
     template <class Source, class... EngineArguments>
     event_loop(const options& settings, Source&& source, EngineArguments&&... arguments)
-        : base{settings, std::forward<Source>(source),
-               std::forward<EngineArguments>(arguments)...} {}
+        : base{settings, std::forward<Source>(source), std::forward<EngineArguments>(arguments)...},
+          max_connections_{settings.max_connections} {}
     ~event_loop() { shut(); }
 
     Engine& engine() noexcept { return engine_; }
@@ -37,7 +37,7 @@ public:
     void set_listeners(listener_id count) noexcept { listeners_ = count; }
 
     /// Accepts as many as come, from now on.
-    void accept_many() {
+    [[gnu::cold]] void accept_many() {
         if (!serving() || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
             return;
         accepting_ = accepts::many;
@@ -92,19 +92,11 @@ public:
     void accepted(listener_id, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
         if (one) pause_listeners();
-        if (over_ || draining_)
-            refuse(socket, refused_by::stopping);
-        else if (counters_.open.read() >= this->settings_.max_connections)
-            refuse(socket, refused_by::connection_limit);
-        else if (this->open(socket, peer, one))
-            return obey_hold();  // on_open may have asked for it
-        else
-            counters_.refused_by[static_cast<std::size_t>(refused_by::handler_failed)].add(1);
-        if (one && !over_ && !draining_) {  // this one did not count
+        if (!admit(socket, peer, one) && one && !over_ && !draining_) {  // this one did not count
             accepting_ = accepts::one;
             arm_listeners();
         }
-        obey_hold();
+        obey_hold();  // on_open may have asked for it
     }
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
@@ -118,9 +110,18 @@ public:
     void woken() noexcept {}
 
 private:
-    [[gnu::cold]] void refuse(int socket, refused_by why) {
-        engine_.refuse(socket);
-        counters_.refused_by[static_cast<std::size_t>(why)].add(1);
+    /// Opens it, or counts why not. False when there is no connection.
+    bool admit(int socket, const endpoint& peer, bool watch) {
+        const auto refuse = [&](refused_by why) {
+            engine_.refuse(socket);
+            counters_.count(why);
+            return false;
+        };
+        if (over_ || draining_) return refuse(refused_by::stopping);
+        if (counters_.open.read() >= max_connections_) return refuse(refused_by::connection_limit);
+        if (this->open(socket, peer, watch)) return true;
+        counters_.count(refused_by::handler_failed);
+        return false;
     }
 
     enum class accepts : unsigned char { none, one, many, held };
@@ -140,7 +141,7 @@ private:
     }
 
     /// Carries out stop(), drain() and hold_accepting(). False when the loop is over.
-    bool serving() {
+    [[gnu::noinline]] bool serving() {
         if (over_) return false;
         if (stop_wanted()) {
             shut();
@@ -162,7 +163,7 @@ private:
         return true;
     }
 
-    void obey_hold() {
+    [[gnu::noinline]] void obey_hold() {
         const bool held = accept_held_.load_acquire();
         if (held && accepting_ == accepts::many) {
             pause_listeners();
@@ -215,6 +216,7 @@ private:
     static constexpr duration accept_pause = duration::milliseconds(200);
     static constexpr std::int64_t nothing = -1;
 
+    const std::size_t max_connections_;
     listener_id listeners_ = 0;
     accepts accepting_ = accepts::none;
     bool draining_ = false;

@@ -47,6 +47,7 @@ public:
     timer_wheel timers;
     std::size_t send_queue_limit = 0;
     std::size_t high_mark = 0;
+    std::size_t low_mark = 0;
     std::size_t receive_limit = 0;
 
     // The connection whose hook is running, and what that hook was shown in the engine's buffer:

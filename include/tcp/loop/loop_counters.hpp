@@ -20,6 +20,8 @@ struct loop_counters {
     counter closed_by[closed_by_count];
     counter refused_by[refused_by_count];
 
+    void count(tcp::refused_by why) noexcept { refused_by[static_cast<std::size_t>(why)].add(1); }
+
     /// Adds what this loop has counted.
     void add_to(statistics& sum) const noexcept {
         sum.accepted += accepted.read();

@@ -234,7 +234,8 @@ private:
 
     /// An event other than "bytes came".
     template <class Sink>
-    [[gnu::noinline]] void happened(connection_id id, state& c, std::uint32_t events, Sink& sink) {
+    [[gnu::cold, gnu::noinline]] void happened(connection_id id, state& c, std::uint32_t events,
+                                               Sink& sink) {
         if (!is(c, id)) return;  // of an earlier connection in this slot
         if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLERR | EPOLLHUP)) != 0) c.flags |= doubtful;
         const bool was_over = c.has(over);
@@ -251,8 +252,8 @@ private:
         if ((events & EPOLLERR) != 0 && was_over && is(c, id)) sink.failed(id, error_of(c.fd));
     }
 
-    [[gnu::noinline]] int look_before_sleeping(epoll_event (&events)[most_events],
-                                               duration timeout) {
+    [[gnu::cold, gnu::noinline]] int look_before_sleeping(epoll_event (&events)[most_events],
+                                                          duration timeout) {
         const duration begin = now();
         for (duration looked; looked < settings_.spin; looked = now() - begin) {
             if (const int count = set_.wait(events, {}); count != 0 || looked >= timeout)
@@ -301,7 +302,8 @@ private:
     }
 
     template <class Sink>
-    [[gnu::noinline]] void received_nothing(connection_id id, state& c, ssize_t n, Sink& sink) {
+    [[gnu::cold, gnu::noinline]] void received_nothing(connection_id id, state& c, ssize_t n,
+                                                       Sink& sink) {
         if (n < 0 && errno == EINTR) return wait_for_turn(id.slot, c);
         c.clear(readable);
         if (n < 0 && errno == EAGAIN) {
