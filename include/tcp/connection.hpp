@@ -5,6 +5,7 @@
 // it is, at the end of the batch.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -22,6 +23,7 @@
 #include <tcp/loop/kept_bytes.hpp>
 #include <tcp/loop/loop_context.hpp>
 #include <tcp/loop/send_queue.hpp>
+#include <tcp/shared_bytes.hpp>
 
 namespace tcp::inline v0 {
 
@@ -41,6 +43,7 @@ struct receive_until_request;
 struct sleep_request;
 }  // namespace detail
 
+class connection_handle;
 class timer;
 
 /// Whether what was sent is on its way. It converts to bool; error() says why not.
@@ -81,6 +84,9 @@ public:
 
     /// The same, and takes the string over: a long one is not copied.
     send_result send(std::string&& text);
+
+    /// The same, and only points at the bytes: many connections send what stands in memory once.
+    send_result send(const shared_bytes& data);
 
     /// Bytes that were sent and that the system has not taken yet.
     std::size_t send_queue_size() const noexcept { return queue_.size() + lent().size(); }
@@ -128,6 +134,11 @@ public:
     endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
     endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
 
+    /// A name for this connection that other threads may use, and that may be kept when the
+    /// connection is over. In on_close it names nobody already. In <tcp/connection_handle.hpp>.
+    /// Throws std::bad_alloc, the first time on each loop.
+    connection_handle handle();
+
     // ---- in coroutines, with <tcp/task.hpp> ----
     //
     // For co_await, in the coroutine of this connection and the tasks that it awaits; anywhere else
@@ -172,6 +183,7 @@ private:
     friend class detail::connection_io;
     template <class Handler>
     friend class detail::connection_table;
+    friend class connection_handle;
     friend class timer;
     friend class detail::conversation;
 
@@ -203,6 +215,7 @@ private:
         send_timed = 1 << 17,    // its send deadline has begun
         awaits_room = 1 << 18,   // on_writable when the queue is not above the high mark
         timed = 1 << 19,         // there are deadlines besides that of closing
+        late = 1 << 20,          // handles sent after the end had begun
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
@@ -234,6 +247,27 @@ private:
     }
 
     send_result send_slowly(bytes data);
+    template <class Holder>
+    send_result send_held(bytes data, Holder&& holder);
+
+    // Of a handle. What comes too late is counted for close_reason::unsent, in the word that counts
+    // what is received while that is of interest.
+    template <class Data>
+    [[gnu::cold]] void send_late(const Data& data) noexcept {
+        try {
+            if (send(data)) return;
+        } catch (...) {
+            errno_ = ENOMEM;
+            end(closed_by::system_error, reset_now);
+        }
+        if ((flags_ & (close_wanted | abort_wanted | send_failed)) == 0) return;
+        if ((flags_ & late) == 0) clock_.window_bytes = 0;
+        flags_ |= late;
+        clock_.window_bytes += static_cast<std::uint32_t>(data.size());
+    }
+    std::size_t late_bytes() const noexcept {
+        return (flags_ & late) != 0 ? clock_.window_bytes : 0;
+    }
 
     error may_queue() noexcept {
         if ((flags_ & no_send) != 0) return error::not_open;
@@ -248,7 +282,7 @@ private:
     detail::send_queue queue_;
     detail::kept_bytes kept_;
     std::uint32_t slot_ = 0;
-    std::uint32_t generation_ = 1;
+    detail::atomic<std::uint32_t> generation_{1};  // odd; even from on_close on
     std::uint32_t flags_ = 0;
     detail::connection_clock clock_;
     std::int16_t errno_ = 0;  // what ended receiving or sending
@@ -270,11 +304,19 @@ private:
     return {};
 }
 
-[[gnu::noinline]] inline send_result connection::send(std::string&& text) {
+inline send_result connection::send(std::string&& text) {
+    return send_held(as_bytes(text), std::move(text));
+}
+inline send_result connection::send(const shared_bytes& data) {
+    return send_held(data.view(), shared_bytes{data});
+}
+
+template <class Holder>
+[[gnu::noinline]] inline send_result connection::send_held(bytes data, Holder&& holder) {
     if (const auto why = may_queue(); why != error{}) return send_result{why};
-    if (text.empty()) return {};
+    if (data.empty()) return {};
     own_lent();
-    queue_.append(loop_->pool, std::move(text));
+    queue_.append_held(loop_->pool, data, std::move(holder));
     touch();
     return {};
 }

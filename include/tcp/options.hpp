@@ -30,6 +30,13 @@ struct options {
     /// that fills it four times in a row lets others have their turn.
     std::size_t receive_buffer = 512 * 1024;
 
+    /// How many loops run() serves with, each on a thread of its own; the first on the thread that
+    /// calls run(). 0 is one for each processor that this thread may use. A connection stays on one
+    /// loop, so its hooks never run at the same time; those of different connections do. A new
+    /// connection goes to the loop with the fewest, so that a few long ones are spread evenly.
+    /// run_for(), poll() and accept() serve on their own thread alone.
+    std::size_t threads = 1;
+
     /// The most connections at a time. Who comes then is accepted and reset at once (RST), and
     /// counted (refused_by::connection_limit): it learns that the server is full, and who waits in
     /// the system's queue would not. SIZE_MAX is no limit but the system's descriptors, at which

@@ -21,12 +21,17 @@
 #include <tcp/error.hpp>
 #include <tcp/explain.hpp>
 #include <tcp/handler.hpp>
-#include <tcp/loop/event_loop.hpp>
+#include <tcp/loop/event_loops.hpp>
 #include <tcp/loop/loop_owner.hpp>
+#include <tcp/loop/loop_threads.hpp>
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
 namespace tcp::inline v0 {
+
+namespace detail {
+struct without_options {};
+}  // namespace detail
 
 /// Binds, listens, accepts, and gives every connection a Handler of its own.
 ///
@@ -47,29 +52,31 @@ public:
     /// may cap it (net.core.somaxconn).
     static constexpr int default_backlog = 4096;
 
+    // A server made without options has nothing in it that only options ask for.
+
     /// A server with default-made handlers. Throws std::system_error for options that contradict
     /// each other (error::bad_options) and when there are no descriptors.
-    server() : server(detail::default_handler<Handler>()) {}
+    server() : server{detail::without_options{}, detail::default_handler<Handler>()} {}
     explicit server(const options& settings)
-        : server(detail::default_handler<Handler>(), settings) {}
+        : server{detail::default_handler<Handler>(), settings} {}
 
     /// Each accepted connection gets a copy of the prototype. What all connections share is what
     /// the prototype points to. More arguments are the engine's: a simulation.
+    explicit server(Handler prototype) : server{detail::without_options{}, std::move(prototype)} {}
     template <class... EngineArguments>
-    explicit server(Handler prototype, const options& settings = {}, EngineArguments&&... arguments)
-        : loop_{std::in_place, detail::checked(settings),
-                detail::hooks_of<Handler>::from(detail::prototype<Handler>(std::move(prototype))),
-                std::forward<EngineArguments>(arguments)...} {}
+    explicit server(Handler prototype, const options& settings, EngineArguments&&... arguments)
+        : loops_{std::in_place, others<EngineArguments...>, detail::checked(settings),
+                 source(std::move(prototype)), std::forward<EngineArguments>(arguments)...} {}
 
     /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
-    /// once for each.
+    /// once for each; with options::threads on several at a time.
     template <class Factory, class... EngineArguments>
     requires(std::is_invocable_r_v<Handler, Factory&> &&
              !std::convertible_to<Factory, Handler>) explicit server(Factory factory,
                                                                      const options& settings = {},
                                                                      EngineArguments&&... arguments)
-        : loop_{std::in_place, detail::checked(settings), std::move(factory),
-                std::forward<EngineArguments>(arguments)...} {}
+        : loops_{std::in_place, others<EngineArguments...>, detail::checked(settings),
+                 std::move(factory), std::forward<EngineArguments>(arguments)...} {}
 
     server(const server&) = delete;
     server& operator=(const server&) = delete;
@@ -94,11 +101,11 @@ public:
     endpoint bind(int port, std::error_code& failure) { return bind(endpoint{port}, failure); }
     [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
         if (!may_bind(failure)) return {};
-        const endpoint bound = loop_->engine().bind(where, failure);
+        const endpoint bound = loops_->first().engine().bind(where, failure);
         if (failure) return {};
         bound_.grow_to(bound_count_);
         bound_[bound_count_++] = bound;
-        loop_->set_listeners(static_cast<listener_id>(bound_count_));
+        loops_->first().set_listeners(static_cast<listener_id>(bound_count_));
         return bound;
     }
 
@@ -140,7 +147,7 @@ public:
     }
     close_reason accept(std::error_code& failure) {
         close_reason how{.by = closed_by::server_stopping};
-        if (const turn now{loop_}; may_run(now, failure)) now->accept_one(how);
+        if (const turn now{loops_}; may_run(now, failure)) now->first().accept_one(how);
         return how;
     }
 
@@ -152,10 +159,8 @@ public:
         thrown_if_failed([this](std::error_code& failure) { return run(failure), true; });
     }
     [[gnu::cold]] void run(std::error_code& failure) {
-        const turn now{loop_};
-        if (!may_run(now, failure)) return;
-        now->accept_many();
-        while (now->turn(duration::max())) {}
+        const turn now{loops_};
+        if (may_run(now, failure)) now->run(failure);
     }
 
     /// Accepts and serves for so long, for a program that has a loop of its own. False when the
@@ -164,13 +169,14 @@ public:
         return thrown_if_failed([&](std::error_code& failure) { return run_for(length, failure); });
     }
     bool run_for(duration length, std::error_code& failure) {
-        const turn now{loop_};
+        const turn now{loops_};
         if (!may_run(now, failure)) return false;
-        now->accept_many();
-        const duration end = now->now() + length;
-        for (duration left = length; left > duration{}; left = end - now->now())
-            if (!now->turn(left)) return false;
-        return now->turn(duration{});
+        auto& loop = now->first();
+        loop.accept_many();
+        const duration end = loop.now() + length;
+        for (duration left = length; left > duration{}; left = end - loop.now())
+            if (!loop.turn(left)) return false;
+        return loop.turn(duration{});
     }
 
     /// Deals with what is there, without waiting. False when the server has stopped.
@@ -183,23 +189,23 @@ public:
 
     /// Ends the server: run() closes every connection (closed_by::server_stopping) and returns.
     /// Before run(), run() returns at once. It stays stopped. Doing it twice is doing it once.
-    void stop() noexcept { loop_->stop(); }
+    void stop() noexcept { loops_->stop(); }
 
     /// Stops accepting and lets the connections finish by themselves; closes those that are left
     /// after so long (closed_by::drain_deadline). Then run() returns, and the server is stopped.
-    void drain(duration at_most) noexcept { loop_->drain(at_most); }
+    void drain(duration at_most) noexcept { loops_->drain(at_most); }
 
     /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those
     /// connected are served.
-    void pause_accept() noexcept { loop_->hold_accepting(true); }
-    void resume_accept() noexcept { loop_->hold_accepting(false); }
+    void pause_accept() noexcept { loops_->hold_accepting(true); }
+    void resume_accept() noexcept { loops_->hold_accepting(false); }
 
     // ---- observe ----
 
     /// What was counted until now. Any thread, without stopping anything.
     tcp::statistics statistics() const noexcept {
         tcp::statistics sum;
-        loop_->counters().add_to(sum);
+        for (std::size_t i = 0; i != loops_->size(); ++i) loops_->counters(i).add_to(sum);
         return sum;
     }
 
@@ -207,9 +213,27 @@ public:
     static constexpr std::string_view engine() noexcept { return Engine::name; }
 
 private:
-    using loop = detail::event_loop<typename detail::hooks_of<Handler>::type, Engine>;
-    using owner = detail::loop_owner<loop>;
+    using hooks = detail::hooks_of<Handler>;
+    using loops = detail::event_loops<typename hooks::type, Engine>;
+    using owner = detail::loop_owner<loops>;
     using turn = typename owner::turn;
+
+    server(detail::without_options, Handler&& prototype)
+        : loops_{std::in_place, nullptr, options{}, source(std::move(prototype))} {}
+
+    static auto source(Handler&& prototype) {
+        return hooks::from(detail::prototype<Handler>(std::move(prototype)));
+    }
+
+    // An engine with arguments, a simulation, is one thread's.
+    template <class... EngineArguments>
+    static constexpr typename loops::maker others = [] {
+        using threads = detail::loop_threads<typename hooks::type, Engine>;
+        if constexpr (sizeof...(EngineArguments) == 0)
+            return &threads::make;
+        else
+            return &threads::refuse;
+    }();
 
     template <class F>
     [[gnu::cold]] static auto thrown_if_failed(F call) {
@@ -221,7 +245,7 @@ private:
 
     bool may_bind(std::error_code& failure) const noexcept {
         failure.clear();
-        if (loop_->stop_wanted())
+        if (loops_->stop_wanted())
             failure = error::stopped;
         else if (listening_)
             failure = error::already_listening;
@@ -233,7 +257,7 @@ private:
         failure.clear();
         if (!now)
             failure = error::already_running;
-        else if (!listening_ && !loop_->stop_wanted())
+        else if (!listening_ && !loops_->stop_wanted())
             failure = error::not_listening;
         return !failure;
     }
@@ -269,8 +293,8 @@ private:
     // Unbinds all but the first so many.
     [[gnu::cold]] void take_back(std::size_t count) {
         bound_count_ = count;
-        loop_->engine().unbind(static_cast<listener_id>(count));
-        loop_->set_listeners(static_cast<listener_id>(count));
+        loops_->first().engine().unbind(static_cast<listener_id>(count));
+        loops_->first().set_listeners(static_cast<listener_id>(count));
     }
 
     [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {
@@ -278,12 +302,13 @@ private:
         if (bound_count_ == 0) failure = error::not_bound;
         for (std::size_t i = 0; i != bound_count_ && !failure; ++i) {
             last = bound_[i];
-            loop_->engine().listen(static_cast<listener_id>(i), backlog, failure);
+            loops_->first().engine().listen(static_cast<listener_id>(i), backlog, failure);
         }
+        if (!failure) loops_->share_listeners(static_cast<listener_id>(bound_count_), failure);
         listening_ = !failure;
     }
 
-    owner loop_;
+    owner loops_;
     detail::slot_array<endpoint, 4> bound_;
     std::size_t bound_count_ = 0;
     bool listening_ = false;

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <type_traits>
 
@@ -24,9 +25,9 @@ namespace tcp::inline v0 {
 /// Waits once for a time, on the loop of a connection. Usually a member of the handler. All of it
 /// is for the thread of that loop. It allocates nothing, and starting and stopping cost the same
 /// however many timers wait.
-class timer : private detail::timer_node {
+class timer : private detail::user_timer_node {
 public:
-    timer() noexcept : timer_node{kind::of_user} {}
+    timer() noexcept = default;
 
     /// A copy does not wait: each connection has a copy of the prototype's timers.
     timer(const timer&) noexcept : timer{} {}
@@ -55,8 +56,9 @@ public:
         if ((peer.flags_ & connection::finished) != 0) return;
         ::new (static_cast<void*>(function_)) F(call);
         call_ = [](void* function, connection& c) { (*static_cast<F*>(function))(c); };
+        when_due = &is_due;
         peer_ = &peer;
-        generation_ = peer.generation_;
+        generation_ = peer.generation_.load_relaxed();
         detail::loop_context& loop = *peer.loop_;
         wheel_ = &loop.timers;
         wheel_->start(*this, detail::tick_from(loop.time() + after));
@@ -74,6 +76,15 @@ private:
     friend class detail::connection_driver;
 
     static constexpr std::size_t room = 2 * sizeof(void*);
+
+    static void is_due(detail::user_timer_node& node) {
+        timer& self = static_cast<timer&>(node);
+        connection& peer = *self.peer_;
+        if (peer.generation_.load_relaxed() != self.generation_) return;  // it is over
+        alignas(void*) unsigned char function[room];  // it may start this timer with another one
+        std::memcpy(function, self.function_, room);
+        peer.loop_->call_hook(peer, self.call_, function);
+    }
 
     connection* peer_ = nullptr;
     detail::timer_wheel* wheel_ = nullptr;

@@ -42,10 +42,14 @@ public:
     bool stopped() const noexcept { return stopped_; }
     int given() const noexcept { return *given_; }
 
+    void begin_hook() noexcept { runner_ = std::this_thread::get_id(); }
+    bool runs_here() const noexcept { return runner_ == std::this_thread::get_id(); }
+
 private:
     record* seen_;
     std::unique_ptr<int> given_;
     std::atomic<bool> stopped_{false};
+    std::atomic<std::thread::id> runner_{};
 };
 
 using owner = tcp::detail::loop_owner<toy_loop>;
@@ -88,6 +92,7 @@ TEST_CASE("loop_owner: a loop that cannot be made leaves nothing behind") {
         std::unique_ptr<int> member = std::make_unique<int>(1);
         explicit refuses(int) { throw std::runtime_error("no descriptors"); }
         void stop() noexcept {}
+        bool runs_here() const noexcept { return false; }
     };
     const std::size_t live_before = allocations::live;
     CHECK_THROWS_WITH((tcp::detail::loop_owner<refuses>{std::in_place, 1}), "no descriptors");
@@ -121,6 +126,7 @@ TEST_CASE("44 loop_owner: destroyed in a hook, the loop goes on to the end of it
     {
         const owner::turn now{*one};
         REQUIRE(now);
+        now->begin_hook();
         one.reset();
         CHECK(seen.alive == 1);
         CHECK(seen.stops == 1);

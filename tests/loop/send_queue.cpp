@@ -131,7 +131,7 @@ struct bench {
     }
 
     void append(std::string_view text) { queue.append(*pool, as_bytes(text)); }
-    void take(std::string&& text) { queue.append(*pool, std::move(text)); }
+    void take(std::string&& text) { queue.append_held(*pool, as_bytes(text), std::move(text)); }
     void append_lent(std::string_view text) { queue.append_lent(*pool, as_bytes(text)); }
     void consume(std::size_t count) { queue.consume(*pool, count); }
 };

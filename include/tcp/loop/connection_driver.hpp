@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <new>
 
 #include <tcp/close_reason.hpp>
@@ -13,7 +12,6 @@
 #include <tcp/handler.hpp>
 #include <tcp/loop/connection_hooks.hpp>
 #include <tcp/loop/timer_wheel.hpp>
-#include <tcp/timer.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -94,10 +92,26 @@ public:
     }
 
     void closed(connection_id id) {
-        slot_type* const s = table_.find(id);
+        slot_type* const s = table_.find_closing(id);
         if (s == nullptr) return;
         --reaping_;
         release(*s);
+    }
+
+    // ---- what others ask ----
+
+    [[gnu::noinline]] void call_hook(connection& c, void (*function)(void*, connection&),
+                                     void* argument) final {
+        auto& s = static_cast<slot_type&>(c);
+        if ((s.flags_ & connection::abort_wanted) != 0) return settle_alone(s);
+        enter(s, {});
+        try {
+            function(argument, s);
+        } catch (...) {
+            threw(s);
+        }
+        settle(s);
+        leave();
     }
 
 protected:
@@ -170,7 +184,7 @@ protected:
 
     void timer_is_due(timer_node& node) {
         if (node.what() == timer_node::kind::of_user)
-            call(static_cast<timer&>(node));
+            static_cast<user_timer_node&>(node).when_due(static_cast<user_timer_node&>(node));
         else
             deadline_is_due(static_cast<slot_type&>(static_cast<connection&>(node)));
     }
@@ -216,25 +230,6 @@ private:
             }
         } else {
             pass(s, first.which, connection::abort_wanted);
-        }
-        settle(s);
-        leave();
-    }
-
-    [[gnu::noinline]] void call(timer& due) {
-        connection& peer = *due.peer_;
-        if (peer.generation_ != due.generation_) return;  // it is another's slot by now
-        if ((peer.flags_ & connection::finished) != 0) return;
-        slot_type& s = static_cast<slot_type&>(peer);
-        if ((s.flags_ & connection::abort_wanted) != 0) return settle_alone(s);
-        alignas(void*) unsigned char
-            function[sizeof due.function_];  // it may start its timer with another one
-        std::memcpy(function, due.function_, sizeof function);
-        enter(s, {});
-        try {
-            due.call_(function, s);
-        } catch (...) {
-            threw(s);
         }
         settle(s);
         leave();

@@ -14,6 +14,8 @@
 #include <tcp/loop/connection_io.hpp>
 #include <tcp/loop/connection_table.hpp>
 #include <tcp/loop/handler_source.hpp>
+#include <tcp/loop/loop_team.hpp>
+#include <tcp/loop/mailbox.hpp>
 #include <tcp/options.hpp>
 
 namespace tcp::inline v0::detail {
@@ -23,6 +25,9 @@ namespace tcp::inline v0::detail {
 template <class Handler, class Engine>
 class connection_hooks : public connection_io<Engine> {
     using base = connection_io<Engine>;
+
+public:
+    team_member as_member;  // how the other loops of the server see this one
 
 protected:
     using table = connection_table<Handler>;
@@ -44,6 +49,7 @@ protected:
     using base::leave;
     using base::lent;
     using base::low_mark;
+    using base::mail;
     using base::note_received;
     using base::paused;
     using base::pool;
@@ -52,11 +58,12 @@ protected:
     using base::timers;
     using base::touched_ones;
 
-    template <class Source, class... EngineArguments>
-    [[gnu::cold]] connection_hooks(const options& settings, Source&& source,
-                                   EngineArguments&&... arguments)
+    template <class... EngineArguments>
+    [[gnu::cold]] connection_hooks(const options& settings, const handler_source<Handler>& handlers,
+                                   loop_team& team, EngineArguments&&... arguments)
         : base{settings, std::forward<EngineArguments>(arguments)...},
-          handlers_{std::forward<Source>(source)} {}
+          handlers_{handlers},
+          team_{team} {}
     [[gnu::cold]] ~connection_hooks() = default;
 
     // ---- receiving ----
@@ -252,6 +259,10 @@ protected:
         }
         if (s.errno_ != 0) why.error = {s.errno_, std::system_category()};
 
+        // A FIN would make what the peer has look complete.
+        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
+        const connection_id id = id_of(s);
+        why.unsent += dismiss(s);
         s.flags_ |= connection::finished;
         enter(s, {});
         if constexpr (has_on_close<Handler>) {
@@ -263,19 +274,31 @@ protected:
         leave();
         s.handler.~Handler();
         counters_.open.subtract(1);
+        uncount();
         counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
-        if (watched_reason_ != nullptr && watched_ == id_of(s)) {
+        if (watched_reason_ != nullptr && watched_ == id) {
             *watched_reason_ = why;
             watched_reason_ = nullptr;
         }
         touched_ones.remove(s);
         timers.stop(s);
-        // A FIN would make what the peer has look complete.
-        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
-        if (engine_.close(id_of(s), hard ? close_mode::reset : close_mode::graceful))
+        if (engine_.close(id, hard ? close_mode::reset : close_mode::graceful))
             release(s);
         else
             ++reaping_;
+    }
+
+    void uncount() noexcept {
+        team_.leave();
+        as_member.connections.fetch_add(static_cast<std::size_t>(-1));
+    }
+
+    /// Handles name it no more. How many bytes they sent that have not arrived here.
+    [[gnu::cold]] std::size_t dismiss(slot_type& s) noexcept {
+        const std::uint32_t next = s.generation_.load_relaxed() + 1;
+        if (mail != nullptr) return s.late_bytes() + mail->dismiss(s, s.generation_, next);
+        s.generation_.store_relaxed(next);
+        return 0;
     }
 
     void release(slot_type& s) noexcept {
@@ -290,7 +313,8 @@ protected:
     connection_id watched_{};  // no connection has generation 0
     close_reason* watched_reason_ = nullptr;
 
-    handler_source<Handler> handlers_;
+    const handler_source<Handler>& handlers_;
+    loop_team& team_;
     table table_;
 
 private:

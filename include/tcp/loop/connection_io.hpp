@@ -34,6 +34,7 @@ public:
         return engine_.remote_endpoint(id_of(c));
     }
     duration time() const override { return engine_.now(); }
+    void wake() noexcept override { engine_.wake(); }
 
 protected:
     template <class... EngineArguments>
@@ -55,7 +56,10 @@ protected:
                                                 connection::send_in_flight |
                                                 connection::send_failed | connection::fin_sent;
 
-    static connection_id id_of(const connection& c) noexcept { return {c.slot_, c.generation_}; }
+    // For the engine it has one name until it is closed; for handles none from on_close on.
+    static connection_id id_of(const connection& c) noexcept {
+        return {c.slot_, (c.generation_.load_relaxed() - 1) | 1};
+    }
 
     // ---- around a hook ----
 

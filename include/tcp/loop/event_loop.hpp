@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
 #include <utility>
 
 #include <tcp/close_reason.hpp>
@@ -10,6 +11,8 @@
 #include <tcp/detail/atomic.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/loop/connection_driver.hpp>
+#include <tcp/loop/loop_team.hpp>
+#include <tcp/loop/mailbox.hpp>
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
@@ -21,20 +24,49 @@ class event_loop final : public connection_driver<Handler, Engine> {
     using base = connection_driver<Handler, Engine>;
     using base::counters_;
     using base::engine_;
+    using base::team_;
 
 public:
-    template <class Source, class... EngineArguments>
-    event_loop(const options& settings, Source&& source, EngineArguments&&... arguments)
-        : base{settings, std::forward<Source>(source), std::forward<EngineArguments>(arguments)...},
-          max_connections_{settings.max_connections} {}
-    ~event_loop() { shut(); }
+    using base::as_member;
+    using base::mail;
+
+    template <class... EngineArguments>
+    event_loop(const options& settings, const handler_source<Handler>& handlers, loop_team& team,
+               EngineArguments&&... arguments)
+        : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
+    ~event_loop() {
+        shut();
+        if (mail != nullptr) mail->let_go();
+    }
 
     Engine& engine() noexcept { return engine_; }
+    loop_team& team() noexcept { return team_; }
     const loop_counters& counters() const noexcept { return counters_; }
     duration now() const { return engine_.now(); }
 
     /// So many listeners are bound, numbered by the engine from 0.
     void set_listeners(listener_id count) noexcept { listeners_ = count; }
+
+    /// Gives an accepted connection to another loop of the server; false to keep it. Null where
+    /// there is none.
+    bool (*hand_over)(event_loop&, int socket, const endpoint& peer) = nullptr;
+
+    /// A connection that another loop accepted and has counted as one of this loop.
+    [[gnu::cold]] void arrived(int socket, const endpoint& peer) {
+        if (!over_ && !draining_) {
+            open_here(socket, peer, false);
+            return;
+        }
+        engine_.refuse(socket);
+        this->uncount();
+        counters_.count(refused_by::stopping);
+    }
+
+    /// Accepts and serves to the end.
+    [[gnu::cold]] void run() {
+        accept_many();
+        while (turn(duration::max())) {}
+    }
 
     /// Accepts as many as come, from now on.
     [[gnu::cold]] void accept_many() {
@@ -63,12 +95,18 @@ public:
     /// Waits at most so long for a batch of events and deals with it. False when the loop has
     /// stopped.
     [[gnu::noinline]] bool turn(duration at_most) {
-        if (!serving()) return false;
-        const bool hurry = !this->touched_ones.empty();
-        engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
-        this->settle_touched();
-        expire();
-        return serving();
+        this->runner.store_relaxed(&thread_mark);
+        bool more = serving();
+        if (more) {
+            const bool hurry = !this->touched_ones.empty() || has_mail();
+            engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
+            if (has_mail()) deliver_mail();
+            this->settle_touched();
+            expire();
+            more = serving();
+        }
+        this->runner.store_relaxed(nullptr);
+        return more;
     }
 
     // ---- any thread, and signal handlers ----
@@ -118,11 +156,23 @@ private:
             return false;
         };
         if (over_ || draining_) return refuse(refused_by::stopping);
-        if (counters_.open.read() >= max_connections_) return refuse(refused_by::connection_limit);
+        if (!team_.enter()) return refuse(refused_by::connection_limit);
+        if (hand_over != nullptr && !watch && hand_over(*this, socket, peer)) return true;
+        as_member.connections.fetch_add(1);
+        return open_here(socket, peer, watch);
+    }
+
+    /// It is counted already.
+    bool open_here(int socket, const endpoint& peer, bool watch) {
         if (this->open(socket, peer, watch)) return true;
+        this->uncount();
         counters_.count(refused_by::handler_failed);
         return false;
     }
+
+    // Cold, or the compiler would put the one mailbox there is into every program.
+    [[gnu::cold, gnu::noinline]] void deliver_mail() noexcept { mail->deliver(*this); }
+    bool has_mail() const noexcept { return mail != nullptr && mail->waiting(); }
 
     enum class accepts : unsigned char { none, one, many, held };
 
@@ -178,8 +228,10 @@ private:
     [[gnu::cold]] void shut() {
         if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
         stop_wanted_.store_release(true);  // a server that has drained is stopped, too
+        if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
         this->close_all(closed_by::server_stopping);
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
+        if (mail != nullptr) mail->close();
     }
 
     duration until_deadline(duration at_most) const {
@@ -216,7 +268,6 @@ private:
     static constexpr duration accept_pause = duration::milliseconds(200);
     static constexpr std::int64_t nothing = -1;
 
-    const std::size_t max_connections_;
     listener_id listeners_ = 0;
     accepts accepting_ = accepts::none;
     bool draining_ = false;

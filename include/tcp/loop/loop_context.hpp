@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include <tcp/bytes.hpp>
+#include <tcp/detail/atomic.hpp>
 #include <tcp/detail/intrusive_list.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/loop/block_pool.hpp>
@@ -16,6 +17,11 @@ class connection;
 namespace detail {
 
 struct touched {};  // needs looking after by its loop
+
+class mailbox;
+
+// Its address tells threads apart.
+inline thread_local constinit char thread_mark = 0;
 
 class loop_context {
 public:
@@ -30,6 +36,15 @@ public:
     /// The engine's clock.
     virtual duration time() const = 0;
 
+    /// Calls a function as if it were a hook of this connection.
+    virtual void call_hook(connection&, void (*function)(void*, connection&), void* argument) = 0;
+
+    /// Makes a loop that waits look around. Any thread.
+    virtual void wake() noexcept = 0;
+
+    /// Whether the thread that asks is running this loop. Any thread.
+    bool runs_here() const noexcept { return runner.load_relaxed() == &thread_mark; }
+
     /// Takes bytes of what the running hook was shown for sending from there. False when they lie
     /// elsewhere, or are not the next ones.
     bool lend_first(bytes data) noexcept {
@@ -42,6 +57,9 @@ public:
         lent = {lent.data(), lent.size() + data.size()};
         return true;
     }
+
+    atomic<const void*> runner{nullptr};  // the thread_mark of the thread that runs the loop
+    mailbox* mail = nullptr;              // made when it is first asked for
 
     block_pool pool;
     timer_wheel timers;

@@ -11,9 +11,6 @@
 
 namespace tcp::inline v0::detail {
 
-// Its address tells threads apart.
-inline thread_local constinit char thread_mark = 0;
-
 template <class Loop>
 class loop_owner {
     struct shared {
@@ -30,7 +27,6 @@ class loop_owner {
         Loop loop;
         atomic<int> owners{1};
         atomic<int> running{0};
-        atomic<const void*> runner{nullptr};
     };
 
 public:
@@ -46,8 +42,7 @@ public:
     ~loop_owner() {
         if (!shared_->running.compare_exchange(0, 1)) {
             shared_->loop.stop();
-            while (shared_->runner.load_relaxed() != &thread_mark &&
-                   !shared_->running.compare_exchange(0, 1))
+            while (!shared_->loop.runs_here() && !shared_->running.compare_exchange(0, 1))
                 wait_a_moment();
         }
         shared_->let_go();
@@ -62,14 +57,12 @@ public:
         explicit turn(const loop_owner& owner) noexcept {
             if (!owner.shared_->running.compare_exchange(0, 1)) return;
             shared_ = owner.shared_;
-            shared_->runner.store_relaxed(&thread_mark);
             shared_->owners.fetch_add(1);
         }
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         ~turn() {
             if (shared_ == nullptr || shared_->let_go()) return;
-            shared_->runner.store_relaxed(nullptr);
             shared_->running.store_release(0);  // a server that waits for this goes on now
         }
 

@@ -6,8 +6,8 @@
 //    consume()                            append()
 //
 // A segment owns copied bytes (in its own block, the last one is filled up before another is
-// taken), owns a string that was moved in, or points at bytes that an engine lends until its send
-// has finished. An empty queue owns nothing.
+// taken), holds a string or shared bytes that were moved in, or points at bytes that an engine
+// lends until its send has finished. An empty queue owns nothing.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@
 #include <new>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <tcp/bytes.hpp>
@@ -45,16 +46,21 @@ public:
         size_ += data.size();
     }
 
-    /// Takes the string over; a short one is copied, which costs less than a segment of its own.
-    [[gnu::noinline]] void append(block_pool& pool, std::string&& text) {
-        if (text.size() < worth_a_segment) return append(pool, as_bytes(text));
-        segment* const one = make_segment(pool, sizeof(segment) + sizeof(std::string));
-        std::string* const owned = ::new (one->storage()) std::string(std::move(text));
-        one->begin = reinterpret_cast<const std::byte*>(owned->data());
-        one->end = one->begin + owned->size();
-        one->kind = segment_kind::text;
+    /// Takes over what holds these bytes, a string or shared ones, and lets go of it when they were
+    /// sent. A short string is copied, which costs less than a segment of its own.
+    template <class Holder>
+    [[gnu::noinline]] void append_held(block_pool& pool, bytes data, Holder&& holder) {
+        if (std::is_same_v<Holder, std::string> && data.size() < worth_a_segment)
+            return append(pool, data);
+        segment* const one = make_segment(pool, sizeof(segment) + sizeof(held<Holder>));
+        const auto* const owner = ::new (one->storage()) held<Holder>{
+            {[](void* self) { static_cast<held<Holder>*>(self)->~held(); }}, std::move(holder)};
+        if constexpr (std::is_same_v<Holder, std::string>) data = as_bytes(owner->bytes);
+        one->begin = data.data();
+        one->end = data.data() + data.size();
+        one->kind = segment_kind::held;
         link(one);
-        size_ += owned->size();
+        size_ += data.size();
     }
 
     /// Points at bytes that stay where they are until own_lent() or consume().
@@ -118,7 +124,16 @@ public:
     }
 
 private:
-    enum class segment_kind : unsigned char { copied, text, lent, owned };
+    enum class segment_kind : unsigned char { copied, held, lent, owned };
+
+    // What holds bytes, without its type: a program that sends no strings compiles nothing of them.
+    struct holding {
+        void (*let_go)(void*);
+    };
+    template <class Holder>
+    struct held : holding {
+        Holder bytes;
+    };
 
     struct owned_block {
         void* block;
@@ -156,8 +171,10 @@ private:
         return one;
     }
     [[gnu::noinline]] static void destroy(block_pool& pool, segment* one) noexcept {
-        if (one->kind == segment_kind::text)
-            std::launder(reinterpret_cast<std::string*>(one->storage()))->~basic_string();
+        if (one->kind == segment_kind::held) {
+            auto* const owner = std::launder(reinterpret_cast<holding*>(one->storage()));
+            owner->let_go(owner);
+        }
         if (one->kind == segment_kind::owned) {
             const auto* more = std::launder(reinterpret_cast<owned_block*>(one->storage()));
             pool.free(more->block, more->size);

@@ -53,6 +53,12 @@ private:
     std::int64_t due_and_kind_;  // in one word: each idle connection has it
 };
 
+/// A timer that says what happens then. Only those that are used have their code in a program.
+struct user_timer_node : timer_node {
+    user_timer_node() noexcept : timer_node{kind::of_user} {}
+    void (*when_due)(user_timer_node&) = nullptr;
+};
+
 class timer_wheel {
 public:
     timer_wheel() noexcept {

@@ -55,12 +55,19 @@ public:
 
     [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
         detail::listener opened{where, settings_, failure};
-        if (failure) return {};
-        has_local_ = has_local_ || where.family() == address_family::local;
-        listeners_.grow_to(listener_count_);
-        listener_state& l = listeners_[listener_count_++];
-        l.socket = std::move(opened);
-        return l.socket.bound();
+        return failure ? endpoint{} : take(std::move(opened));
+    }
+
+    [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
+        detail::listener opened{detail::descriptor{socket}};
+        if (!opened) failure.assign(EBADF, std::system_category());
+        return failure ? endpoint{} : take(std::move(opened));
+    }
+
+    [[gnu::cold]] int share(listener_id id, std::error_code& failure) {
+        const int copy = ::fcntl(listeners_[id].socket.get(), F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) failure.assign(errno, std::system_category());
+        return copy;
     }
 
     [[gnu::cold]] void unbind(listener_id first) {
@@ -75,7 +82,7 @@ public:
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
         if (!std::exchange(l.armed, true))
-            set_.add(l.socket.get(), EPOLLIN, key_of({listener_slot, id}));
+            set_.add(l.socket.get(), EPOLLIN | EPOLLEXCLUSIVE, key_of({listener_slot, id}));
     }
 
     void pause_accept(listener_id id) {
@@ -85,7 +92,7 @@ public:
 
     [[gnu::cold]] void close_listeners() {
         for (listener_id id = 0; id != listener_count_; ++id) {
-            listeners_[id].armed = false;
+            pause_accept(id);  // another copy of the descriptor would keep it in the set
             listeners_[id].socket.close();
         }
     }
@@ -183,6 +190,14 @@ public:
     }
 
 private:
+    [[gnu::cold]] endpoint take(detail::listener&& opened) {
+        has_local_ = has_local_ || opened.bound().family() == address_family::local;
+        listeners_.grow_to(listener_count_);
+        listener_state& l = listeners_[listener_count_++];
+        l.socket = std::move(opened);
+        return l.socket.bound();
+    }
+
     struct listener_state {
         detail::listener socket;
         bool armed = false;

@@ -58,6 +58,16 @@ public:
         return {};
     }
 
+    /// A simulated socket has no descriptor that another engine could take.
+    endpoint adopt(int, std::error_code& failure) {
+        failure = std::make_error_code(std::errc::operation_not_supported);
+        return {};
+    }
+    int share(listener_id, std::error_code& failure) {
+        failure = std::make_error_code(std::errc::operation_not_supported);
+        return -1;
+    }
+
     void listen(listener_id id, int backlog, std::error_code& failure) {
         failure.clear();
         simulated::listener* const one = bound(id, "listen()");

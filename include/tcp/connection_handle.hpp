@@ -1,0 +1,173 @@
+// The name of a connection for other threads, and for later: it outlives the connection.
+//
+//     struct player {
+//         void on_open(tcp::connection& peer) { lobby->joined(peer.handle()); }
+//         ...
+//     };
+//     ... elsewhere:  player.send("your turn\n");
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/error.hpp>
+#include <tcp/loop/mailbox.hpp>
+#include <tcp/shared_bytes.hpp>
+
+namespace tcp::inline v0 {
+
+/// Names one connection and never another one, though its place in the server, and its descriptor,
+/// are used again. Every function may be called from every thread, and is about what was true at
+/// that moment. It may be kept as long as one likes, longer than the server.
+///
+/// What one thread sends and posts arrives in that order. From a hook, too, it arrives when the
+/// hook has returned.
+class connection_handle {
+public:
+    /// Names nobody.
+    connection_handle() noexcept = default;
+
+    connection_handle(const connection_handle& other) noexcept
+        : mail_{other.mail_}, peer_{other.peer_}, generation_{other.generation_} {
+        if (mail_ != nullptr) mail_->hold();
+    }
+    connection_handle(connection_handle&& other) noexcept
+        : mail_{std::exchange(other.mail_, nullptr)},
+          peer_{other.peer_},
+          generation_{other.generation_} {}
+    connection_handle& operator=(connection_handle other) noexcept {
+        std::swap(mail_, other.mail_);
+        peer_ = other.peer_;
+        generation_ = other.generation_;
+        return *this;
+    }
+    ~connection_handle() {
+        if (mail_ != nullptr) mail_->let_go();
+    }
+
+    /// Sends a copy of these bytes. The result says error::not_open when the connection is over:
+    /// nothing was sent. What is under way when the connection ends is counted in
+    /// close_reason::unsent. The queue is bounded as for connection::send(). Throws std::bad_alloc.
+    send_result send(bytes data) const { return posted(copied_message::make(*this, data)); }
+    send_result send(std::string_view text) const { return send(as_bytes(text)); }
+    send_result send(const char* text) const { return send(std::string_view{text}); }
+
+    /// The same without a copy.
+    send_result send(const shared_bytes& data) const {
+        return posted(new shared_message{*this, data});
+    }
+
+    /// Calls `call(tcp::connection&)` on the thread of the connection, as if it were a hook: what
+    /// it throws ends the connection. It is moved there and is destroyed there, or here when the
+    /// result says error::not_open. When the connection ends before its turn comes, it is destroyed
+    /// and not called. Throws std::bad_alloc.
+    template <class F>
+    send_result post(F call) const {
+        static_assert(std::is_invocable_v<F&, connection&>,
+                      "tcp::connection_handle::post: the function cannot be called as it will be; "
+                      "write [...](tcp::connection& peer) { ... }.");
+        return posted(new call_message<F>{*this, std::move(call)});
+    }
+
+    /// Whether the connection is there, and its on_close not called yet.
+    bool open() const noexcept {
+        return mail_ != nullptr && mail_->holds([this] { return names_it(); });
+    }
+
+    /// Whether both name the same connection, or both nobody. Open or not.
+    friend bool operator==(const connection_handle& a, const connection_handle& b) noexcept {
+        return a.mail_ == b.mail_ &&
+               (a.mail_ == nullptr || (a.peer_ == b.peer_ && a.generation_ == b.generation_));
+    }
+
+private:
+    friend class connection;
+
+    struct connection_message : detail::message {
+        connection_message(function deliver, const connection_handle& h, std::size_t bytes) noexcept
+            : message{deliver, h.peer_, h.generation_, bytes} {}
+
+        bool arrived() const noexcept { return to->generation_.load_relaxed() == generation; }
+    };
+
+    // The bytes stand behind it.
+    struct copied_message : connection_message {
+        static copied_message* make(const connection_handle& h, bytes data) {
+            void* const memory = ::operator new(sizeof(copied_message) + data.size());
+            auto* const one = ::new (memory)
+                copied_message{[](message& m, detail::loop_context&) noexcept {
+                                   auto& self = static_cast<copied_message&>(m);
+                                   if (self.arrived())
+                                       self.to->send_late(bytes{self.data(), self.size});
+                                   destroy(&self);
+                               },
+                               h, data.size()};
+            if (!data.empty()) std::memcpy(one->data(), data.data(), data.size());
+            return one;
+        }
+        static void destroy(copied_message* one) noexcept { ::operator delete(one); }
+        using connection_message::connection_message;
+        std::byte* data() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
+    };
+
+    struct shared_message : connection_message {
+        shared_message(const connection_handle& h, const shared_bytes& bytes) noexcept
+            : connection_message{[](message& m, detail::loop_context&) noexcept {
+                                     auto& self = static_cast<shared_message&>(m);
+                                     if (self.arrived()) self.to->send_late(self.data);
+                                     destroy(&self);
+                                 },
+                                 h, bytes.size()},
+              data{bytes} {}
+        static void destroy(shared_message* one) noexcept { delete one; }
+        shared_bytes data;
+    };
+
+    template <class F>
+    struct call_message : connection_message {
+        call_message(const connection_handle& h, F&& f)
+            : connection_message{[](message& m, detail::loop_context& loop) noexcept {
+                                     auto& self = static_cast<call_message&>(m);
+                                     if (self.arrived()) loop.call_hook(*self.to, &run, &self.call);
+                                     destroy(&self);
+                                 },
+                                 h, 0},
+              call{std::move(f)} {}
+        static void run(void* f, connection& c) { (*static_cast<F*>(f))(c); }
+        static void destroy(call_message* one) noexcept { delete one; }
+        F call;
+    };
+
+    // The mailbox is held already.
+    connection_handle(detail::mailbox& mail, connection& peer, std::uint32_t generation) noexcept
+        : mail_{&mail}, peer_{&peer}, generation_{generation} {}
+
+    // Under the lock of the mailbox, with the loop and so the slot there.
+    bool names_it() const noexcept { return peer_->generation_.load_relaxed() == generation_; }
+
+    template <class Message>
+    send_result posted(Message* one) const noexcept {
+        if (mail_ != nullptr && mail_->post(*one, [this] { return names_it(); })) return {};
+        Message::destroy(one);
+        return send_result{error::not_open};
+    }
+
+    detail::mailbox* mail_ = nullptr;
+    connection* peer_ = nullptr;
+    std::uint32_t generation_ = 0;
+};
+
+inline connection_handle connection::handle() {
+    if (loop_->mail == nullptr) loop_->mail = new detail::mailbox{*loop_};
+    loop_->mail->hold();
+    return {*loop_->mail, *this, generation_.load_relaxed()};
+}
+
+}  // namespace tcp::inline v0

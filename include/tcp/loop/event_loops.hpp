@@ -1,0 +1,104 @@
+// All loops of one server. There is one, on the thread that calls run(), unless options::threads
+// asks for more.
+#pragma once
+
+#include <system_error>
+#include <utility>
+
+#include <tcp/engine/concept.hpp>
+#include <tcp/loop/event_loop.hpp>
+#include <tcp/loop/handler_source.hpp>
+#include <tcp/loop/loop_team.hpp>
+#include <tcp/options.hpp>
+#include <tcp/statistics.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// The other loops, without their types, so that a program without options has none of them in it.
+/// Each function does what the one of event_loops does, for these.
+class other_loops {
+public:
+    virtual ~other_loops() = default;
+    virtual void share_listeners(listener_id count, std::error_code& failure) = 0;
+    virtual void start(std::error_code& failure) = 0;
+    virtual void join() noexcept = 0;
+    virtual void stop() noexcept = 0;
+    virtual void drain(duration at_most) noexcept = 0;
+    virtual void hold_accepting(bool held) noexcept = 0;
+    virtual bool runs_here() const noexcept = 0;
+    virtual std::size_t size() const noexcept = 0;
+    virtual const loop_counters& counters(std::size_t index) const noexcept = 0;
+};
+
+/// One thread at a time; stop(), drain(), hold_accepting(), counters() and runs_here() are for any.
+template <class Handler, class Engine>
+class event_loops {
+public:
+    using loop = event_loop<Handler, Engine>;
+
+    /// Makes the others that the options ask for; null for none.
+    using maker = other_loops* (*)(const options&, const handler_source<Handler>&, loop_team&,
+                                   loop&);
+
+    template <class Source, class... EngineArguments>
+    [[gnu::cold]] event_loops(maker others, const options& settings, Source&& source,
+                              EngineArguments&&... arguments)
+        : handlers_{std::forward<Source>(source)},
+          team_{settings},
+          first_{settings, handlers_, team_, std::forward<EngineArguments>(arguments)...},
+          others_{others != nullptr ? others(settings, handlers_, team_, first_) : nullptr} {}
+    event_loops(const event_loops&) = delete;
+    event_loops& operator=(const event_loops&) = delete;
+    [[gnu::cold]] ~event_loops() { delete others_; }
+
+    loop& first() noexcept { return first_; }
+    const loop& first() const noexcept { return first_; }
+
+    /// All of them listen on what the first one does. On failure none of the others does.
+    void share_listeners(listener_id count, std::error_code& failure) {
+        if (others_ != nullptr) others_->share_listeners(count, failure);
+    }
+
+    /// Runs all of them to the end. Where the system gives no thread, that comes at once.
+    [[gnu::cold]] void run(std::error_code& failure) {
+        if (others_ == nullptr) return first_.run();
+        others_->start(failure);
+        if (failure) stop();
+        first_.run();
+        others_->join();
+    }
+
+    // ---- any thread ----
+
+    void stop() noexcept {
+        first_.stop();
+        if (others_ != nullptr) others_->stop();
+    }
+    void drain(duration at_most) noexcept {
+        first_.drain(at_most);
+        if (others_ != nullptr) others_->drain(at_most);
+    }
+    void hold_accepting(bool held) noexcept {
+        first_.hold_accepting(held);
+        if (others_ != nullptr) others_->hold_accepting(held);
+    }
+    bool stop_wanted() const noexcept { return first_.stop_wanted(); }
+
+    /// Whether the thread that asks is running one of them.
+    bool runs_here() const noexcept {
+        return first_.runs_here() || (others_ != nullptr && others_->runs_here());
+    }
+
+    std::size_t size() const noexcept { return 1 + (others_ != nullptr ? others_->size() : 0); }
+    const loop_counters& counters(std::size_t index) const noexcept {
+        return index == 0 ? first_.counters() : others_->counters(index - 1);
+    }
+
+private:
+    const handler_source<Handler> handlers_;
+    loop_team team_;
+    loop first_;
+    other_loops* const others_;
+};
+
+}  // namespace tcp::inline v0::detail

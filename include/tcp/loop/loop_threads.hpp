@@ -1,0 +1,166 @@
+// The loops besides the first, each on a thread of its own. They listen on the same sockets as the
+// first; who accepts a connection hands it to the loop with the fewest, where it stays.
+#pragma once
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <cstddef>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include <tcp/detail/sentence.hpp>
+#include <tcp/duration.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/error.hpp>
+#include <tcp/loop/event_loops.hpp>
+#include <tcp/loop/handler_source.hpp>
+#include <tcp/loop/loop_counters.hpp>
+#include <tcp/loop/loop_team.hpp>
+#include <tcp/loop/mailbox.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+template <class Handler, class Engine>
+class loop_threads final : public other_loops {
+    using loop = event_loop<Handler, Engine>;
+
+public:
+    /// None for one thread.
+    static other_loops* make(const options& settings, const handler_source<Handler>& handlers,
+                             loop_team& team, loop& first) {
+        const std::size_t count = settings.threads != 0 ? settings.threads : processors();
+        return count > 1 ? new loop_threads{count - 1, settings, handlers, team, first} : nullptr;
+    }
+
+    /// For engines that are one thread's.
+    static other_loops* refuse(const options& settings, const handler_source<Handler>&, loop_team&,
+                               loop&) {
+        if (settings.threads != 1)
+            fail(error::bad_options,
+                 "options::threads is not 1, and a simulation runs on one thread; leave it out");
+        return nullptr;
+    }
+
+    ~loop_threads() override {
+        while (workers_ != nullptr) delete std::exchange(workers_, workers_->next);
+    }
+
+    void share_listeners(listener_id count, std::error_code& failure) override {
+        for (worker* one = workers_; one != nullptr && !failure; one = one->next)
+            for (listener_id id = 0; id != count && !failure; ++id)
+                if (const int copy = first_.engine().share(id, failure); !failure)
+                    one->own.engine().adopt(copy, failure);
+        for (worker* one = workers_; one != nullptr; one = one->next) {
+            if (failure) one->own.engine().unbind(0);
+            one->own.set_listeners(failure ? 0 : count);
+        }
+    }
+
+    void start(std::error_code& failure) override {
+        for (worker* one = workers_; one != nullptr && !failure; one = one->next) {
+            const int error = ::pthread_create(&one->thread, nullptr, &worker::main, one);
+            one->started = error == 0;
+            if (error != 0) failure.assign(error, std::system_category());
+        }
+    }
+    void join() noexcept override {
+        for (worker* one = workers_; one != nullptr; one = one->next)
+            if (std::exchange(one->started, false)) ::pthread_join(one->thread, nullptr);
+    }
+
+    void stop() noexcept override {
+        for (worker* one = workers_; one != nullptr; one = one->next) one->own.stop();
+    }
+    void drain(duration at_most) noexcept override {
+        for (worker* one = workers_; one != nullptr; one = one->next) one->own.drain(at_most);
+    }
+    void hold_accepting(bool held) noexcept override {
+        for (worker* one = workers_; one != nullptr; one = one->next) one->own.hold_accepting(held);
+    }
+    bool runs_here() const noexcept override {
+        for (const worker* one = workers_; one != nullptr; one = one->next)
+            if (one->own.runs_here()) return true;
+        return false;
+    }
+    std::size_t size() const noexcept override { return count_; }
+    const loop_counters& counters(std::size_t index) const noexcept override {
+        const worker* one = workers_;
+        while (index-- != 0) one = one->next;
+        return one->own.counters();
+    }
+
+private:
+    struct worker {
+        worker(const options& settings, const handler_source<Handler>& handlers, loop_team& team,
+               worker* n)
+            : own{settings, handlers, team}, next{n} {
+            join_team(own, team);
+        }
+
+        static void* main(void* self) {
+            static_cast<worker*>(self)->own.run();
+            return nullptr;
+        }
+
+        loop own;
+        worker* next;
+        pthread_t thread{};
+        bool started = false;
+    };
+
+    /// A connection on its way to another loop.
+    struct arrival : message {
+        arrival(int s, const endpoint& p) noexcept
+            : message{[](message& m, loop_context& where) noexcept {
+                  auto& self = static_cast<arrival&>(m);
+                  static_cast<loop&>(where).arrived(self.socket, self.peer);
+                  delete &self;
+              }},
+              socket{s},
+              peer{p} {}
+        int socket;
+        endpoint peer;
+    };
+
+    loop_threads(std::size_t count, const options& settings,
+                 const handler_source<Handler>& handlers, loop_team& team, loop& first)
+        : first_{first}, count_{count} {
+        join_team(first, team);
+        for (; count != 0; --count) workers_ = new worker{settings, handlers, team, workers_};
+    }
+
+    static void join_team(loop& one, loop_team& team) {
+        if (one.mail == nullptr) one.mail = new mailbox{one};
+        one.as_member.mail = one.mail;
+        one.hand_over = &hand_over;
+        team.join(one.as_member);
+    }
+
+    static bool hand_over(loop& from, int socket, const endpoint& peer) {
+        team_member* const other = from.team().lighter_than(from.as_member);
+        auto* const one = other != nullptr ? new (std::nothrow) arrival{socket, peer} : nullptr;
+        if (one == nullptr) return false;
+        other->connections.fetch_add(1);
+        if (other->mail->post(*one, [] { return true; })) return true;
+        other->connections.fetch_add(static_cast<std::size_t>(-1));
+        delete one;
+        return false;
+    }
+
+    static std::size_t processors() noexcept {
+        cpu_set_t mine;
+        CPU_ZERO(&mine);
+        return ::sched_getaffinity(0, sizeof mine, &mine) == 0
+                   ? static_cast<std::size_t>(CPU_COUNT(&mine))
+                   : 1;
+    }
+
+    loop& first_;
+    const std::size_t count_;
+    worker* workers_ = nullptr;
+};
+
+}  // namespace tcp::inline v0::detail

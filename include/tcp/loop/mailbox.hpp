@@ -1,0 +1,141 @@
+// What other threads ask of a loop: messages, delivered in the order in which they were posted.
+//
+//   any thread ──► post(): under the lock ──► waiting ──► wake
+//                                                          │
+//   the loop ◄── deliver(): one after the other ◄──────────┘
+#pragma once
+
+#include <pthread.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <tcp/detail/atomic.hpp>
+#include <tcp/loop/loop_context.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// Something for a loop to do.
+struct message {
+    /// Called once, on the thread of the loop. It destroys the message.
+    using function = void (*)(message&, loop_context&) noexcept;
+
+    explicit message(function d, connection* c = nullptr, std::uint32_t g = 0,
+                     std::size_t bytes = 0) noexcept
+        : deliver{d}, to{c}, generation{g}, size{bytes} {}
+
+    message* next = nullptr;
+    function deliver;
+    connection* to;            // whom it is for, if it is for one connection,
+    std::uint32_t generation;  // in this life of its slot
+    std::size_t size;          // bytes to send
+};
+
+/// It outlives its loop as long as somebody holds it: who posts then hears that the loop is gone.
+///
+/// A lock, not a lock-free list: with it "that connection is alive, and this message is on its way"
+/// is one step, so a message is either refused or reaches its connection before on_close is called.
+/// The lock is held for some instructions, and for the system call that wakes a sleeping loop.
+class mailbox {
+public:
+    explicit mailbox(loop_context& loop) noexcept : loop_{&loop} {}
+    mailbox(const mailbox&) = delete;
+    mailbox& operator=(const mailbox&) = delete;
+
+    void hold() noexcept { holders_.fetch_add(1); }
+    virtual void let_go() noexcept {
+        if (holders_.fetch_add(-1) == 1) delete this;
+    }
+
+    // ---- any thread ----
+
+    /// False when the loop is gone or this condition, which is looked at under the lock, does not
+    /// hold: then the message is still the caller's.
+    template <class Condition>
+    bool post(message& one, Condition holds) noexcept {
+        const guard lock{*this};
+        if (loop_ == nullptr || !holds()) return false;
+        one.next = nullptr;
+        (first_ != nullptr ? last_->next : first_) = &one;
+        last_ = &one;
+        // The loop looks here before it sleeps.
+        if (count_.load_relaxed() == 0 && !loop_->runs_here()) loop_->wake();
+        count_.store_relaxed(count_.load_relaxed() + 1);
+        return true;
+    }
+
+    /// Whether the loop is there and this condition holds.
+    template <class Condition>
+    bool holds(Condition condition) noexcept {
+        const guard lock{*this};
+        return loop_ != nullptr && condition();
+    }
+
+    // ---- the thread of the loop ----
+    //
+    // Virtual, so that a program that makes no mailbox has none of this in it.
+
+    bool waiting() const noexcept { return count_.load_relaxed() != 0; }
+
+    /// Delivers what is there now. What is posted meanwhile has its turn next time.
+    virtual void deliver(loop_context& loop) noexcept {
+        for (std::size_t left = count_.load_relaxed(); left != 0; --left)
+            if (message* const one = take()) one->deliver(*one, loop);
+    }
+
+    /// Changes the generation of a slot, so that nothing can be posted to its connection any more.
+    /// How many bytes wait here for it: they have nowhere to go.
+    virtual std::size_t dismiss(const connection& c, atomic<std::uint32_t>& generation,
+                                std::uint32_t next) noexcept {
+        const guard lock{*this};
+        const std::uint32_t last = generation.load_relaxed();
+        generation.store_relaxed(next);
+        std::size_t bytes = 0;
+        for (const message* one = first_; one != nullptr; one = one->next)
+            if (one->to == &c && one->generation == last) bytes += one->size;
+        return bytes;
+    }
+
+    /// The loop ends: nothing can be posted from now on. What was is delivered.
+    virtual void close() noexcept {
+        loop_context* loop = nullptr;
+        {
+            const guard lock{*this};
+            loop = std::exchange(loop_, nullptr);
+        }
+        while (message* const one = take()) one->deliver(*one, *loop);
+    }
+
+private:
+    class guard {
+    public:
+        explicit guard(mailbox& m) noexcept : m_{m} { ::pthread_mutex_lock(&m_.mutex_); }
+        guard(const guard&) = delete;
+        guard& operator=(const guard&) = delete;
+        ~guard() { ::pthread_mutex_unlock(&m_.mutex_); }
+
+    private:
+        mailbox& m_;
+    };
+
+    virtual ~mailbox() = default;
+
+    message* take() noexcept {
+        const guard lock{*this};
+        message* const one = first_;
+        if (one == nullptr) return nullptr;
+        first_ = one->next;
+        count_.store_relaxed(count_.load_relaxed() - 1);
+        return one;
+    }
+
+    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // pthread_mutex_lock(3)
+    loop_context* loop_;                                 // null when it is gone
+    message* first_ = nullptr;
+    message* last_ = nullptr;
+    atomic<std::size_t> count_{0};
+    atomic<long> holders_{1};
+};
+
+}  // namespace tcp::inline v0::detail
