@@ -1,7 +1,6 @@
 // tcp::resolve: literals as endpoint::parse() takes them, names through the system's name service.
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -15,22 +14,14 @@
 
 #include <tcp/resolve.hpp>
 
+#include "child_process.hpp"
+
 using namespace std::string_literals;
 using tcp::endpoint;
+using tests::findings;
+using tests::in_child;
 
 namespace {
-
-constexpr int not_permitted = 77;
-
-// Runs it in a child, so that what it changes about its world is gone afterwards; gives its result.
-template <class F>
-int in_child(F f) {
-    const pid_t child = fork();
-    if (child == 0) _exit(f());
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 std::error_code failure_of(std::string_view text) {
     std::error_code failure;
@@ -165,7 +156,7 @@ TEST_CASE("resolve: what getaddrinfo says") {
 }
 
 TEST_CASE("resolve: each address once, and a failure by its name") {
-    const int result = in_child([] {
+    in_child([](findings& found) {
         if (!replace_name_service("192.0.2.7 several.test\n"
                                   "192.0.2.7 several.test\n"
                                   "2001:db8::7 several.test\n"
@@ -173,28 +164,21 @@ TEST_CASE("resolve: each address once, and a failure by its name") {
                                   "192.0.2.8 several.test\n"
                                   "2001:db8::7 several.test\n",
                                   "files"))
-            return not_permitted;
+            return found.not_permitted("a namespace");
         std::error_code failure;
         const std::vector<endpoint> all = tcp::resolve("several.test:80", failure);
-        if (failure || all.size() != 3) return 1;
-        if (!has(all, "192.0.2.7:80") || !has(all, "192.0.2.8:80") || !has(all, "[2001:db8::7]:80"))
-            return 2;
-        if (failure_of("nosuch.test:80") != tcp::error::name_not_found) return 3;
-        return 0;
+        found.check(!failure && all.size() == 3, "each address once");
+        found.check(
+            has(all, "192.0.2.7:80") && has(all, "192.0.2.8:80") && has(all, "[2001:db8::7]:80"),
+            "which addresses");
+        found.check(failure_of("nosuch.test:80") == tcp::error::name_not_found, "name_not_found");
     });
-    if (result == not_permitted)
-        MESSAGE("no namespace may be made here");
-    else
-        CHECK(result == 0);
 }
 
 TEST_CASE("resolve: a name service that is not there") {
-    const int result = in_child([] {
-        if (!replace_name_service("", "dns")) return not_permitted;
-        return failure_of("example.test:80") == tcp::error::name_service_failed ? 0 : 1;
+    in_child([](findings& found) {
+        if (!replace_name_service("", "dns")) return found.not_permitted("a namespace");
+        found.check(failure_of("example.test:80") == tcp::error::name_service_failed,
+                    "name_service_failed");
     });
-    if (result == not_permitted)
-        MESSAGE("no namespace may be made here");
-    else
-        CHECK(result == 0);
 }

@@ -1,7 +1,5 @@
 // How a server is made: the ways to get handlers, options that are refused, the engine's name. What
 // it does then is in conformance/.
-#include <dirent.h>
-
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -20,7 +18,10 @@
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
 
+#include "child_process.hpp"
+
 using namespace std::chrono_literals;
+using tests::open_descriptors;
 
 namespace {
 
@@ -78,15 +79,6 @@ struct needs_a_number {
     int number;
 };
 
-int open_descriptors() {
-    int count = 0;
-    DIR* const all = ::opendir("/proc/self/fd");
-    REQUIRE(all != nullptr);
-    while (::readdir(all) != nullptr) ++count;
-    ::closedir(all);
-    return count;
-}
-
 // ---- what makes a server, and what does not ----
 
 static_assert(sizeof(tcp::detail::slot<tcp::echo>) == 112, "each idle connection has one");
@@ -128,14 +120,14 @@ TEST_CASE("server: echo is the handler unless another one is named") {
 }
 
 TEST_CASE("server: with nothing but its type, and with options") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     {
         tcp::server<> plain;
         tcp::server<worded> of_handlers;
         tcp::server with_options{tcp::options{.high_mark = 1 << 20, .close_timeout = 2s}};
         tcp::server<worded> with_both{tcp::options{.no_delay = false}};
         CHECK(plain.statistics().accepted == 0);
-        CHECK(open_descriptors() > before);
+        CHECK(open_descriptors().size() > before.size());
     }
     CHECK(open_descriptors() == before);
 }
@@ -267,7 +259,7 @@ TEST_CASE("18 server: a factory that throws costs its own connection only") {
 }
 
 TEST_CASE("server: options that cannot work are refused, whichever way it is made") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     const struct {
         tcp::options settings;
         std::string_view names;

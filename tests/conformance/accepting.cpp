@@ -22,17 +22,18 @@
 #include <vector>
 
 #include "beds.hpp"
+#include "child_process.hpp"
 
 using conformance::epoll_bed;
-using conformance::findings;
-using conformance::in_child;
-using conformance::open_descriptors;
 using conformance::pattern;
 using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
 using tcp::endpoint;
 using tcp::detail::descriptor;
+using tests::findings;
+using tests::in_child;
+using tests::open_descriptors;
 using namespace std::chrono_literals;
 
 namespace {
@@ -299,7 +300,7 @@ TEST_CASE("12 a listener whose accept fails leaves the others alive") {
             const endpoint failing = server.bind("127.0.0.1:0");
             const endpoint other = server.bind("127.0.0.1:0");
             server.listen();
-            if (!conformance::refuse_call(SYS_accept4, 0, listening_descriptor(failing), error))
+            if (!tests::refuse_call(SYS_accept4, 0, listening_descriptor(failing), error))
                 return found.not_permitted("a filter of system calls");
             auto waiting = greeting_clients(bed, failing, 1);
             auto clients = greeting_clients(bed, other, 10);

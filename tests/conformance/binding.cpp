@@ -18,15 +18,16 @@
 #include <tcp/resolve.hpp>
 
 #include "beds.hpp"
+#include "child_process.hpp"
 
 using conformance::epoll_bed;
-using conformance::findings;
-using conformance::in_child;
-using conformance::open_descriptors;
 using conformance::stage;
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::detail::descriptor;
+using tests::findings;
+using tests::in_child;
+using tests::open_descriptors;
 using namespace std::chrono_literals;
 
 namespace {
@@ -628,7 +629,7 @@ TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
 
 TEST_CASE("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4") {
     in_child([](findings& found) {
-        if (!conformance::refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT))
+        if (!tests::refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT))
             return found.not_permitted("a filter of system calls");
         epoll_bed bed;
         auto server = bed.make(tcp::echo{});

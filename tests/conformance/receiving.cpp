@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "beds.hpp"
+#include "child_process.hpp"
 
 using conformance::difference;
 using conformance::epoll_bed;
@@ -212,7 +213,7 @@ private:
             on.bed.world.advance(20ms);
         } else {
             pollfd served{-1, events, 0};
-            for (const int fd : conformance::open_descriptors())
+            for (const int fd : tests::open_descriptors())
                 if (tcp::detail::local_endpoint_of(fd) == where &&
                     tcp::detail::remote_endpoint_of(fd) == client.local_endpoint())
                     served.fd = fd;

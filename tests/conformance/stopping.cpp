@@ -1,7 +1,6 @@
 // Behaviours 44, 64 and 65: a server ends when it is told to, from wherever, and leaves nothing.
 #include <doctest/doctest.h>
 
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -23,6 +22,7 @@
 #include <vector>
 
 #include "beds.hpp"
+#include "child_process.hpp"
 
 using namespace std::chrono_literals;
 using conformance::now_of;
@@ -30,6 +30,7 @@ using conformance::script;
 using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
+using tests::open_descriptors;
 
 namespace {
 
@@ -121,19 +122,6 @@ private:
 
 bool echoes(const blocking_client& client) {
     return client.send("ping") && client.receive(4) == "ping";
-}
-
-std::vector<int> open_descriptors() {
-    std::vector<int> all;
-    DIR* const folder = ::opendir("/proc/self/fd");
-    if (folder == nullptr) return all;
-    while (const dirent* const entry = ::readdir(folder)) {
-        const int fd = std::atoi(entry->d_name);
-        if (entry->d_name[0] != '.' && fd != ::dirfd(folder)) all.push_back(fd);
-    }
-    ::closedir(folder);
-    std::sort(all.begin(), all.end());
-    return all;
 }
 
 std::size_t count_of(const tcp::statistics& counted, closed_by by) {

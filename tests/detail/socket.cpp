@@ -1,18 +1,12 @@
 // Opening listening sockets: behaviours 1 to 4, 6, 7, 9 and 67 below the server, and the files of
 // unix-domain ones.
-#include <dirent.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <ostream>  // doctest prints error codes
@@ -29,10 +23,16 @@
 #include <tcp/detail/socket.hpp>
 #include <tcp/explain.hpp>
 
+#include "child_process.hpp"
+
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::options;
 using namespace tcp::detail;
+using tests::findings;
+using tests::in_child;
+using tests::open_descriptors;
+using tests::refuse_call;
 
 namespace {
 
@@ -42,34 +42,6 @@ static_assert(std::is_nothrow_move_assignable_v<descriptor>);
 static_assert(!std::is_copy_constructible_v<listener>);
 static_assert(std::is_nothrow_move_constructible_v<listener>);
 static_assert(std::is_nothrow_move_assignable_v<listener>);
-
-constexpr int not_permitted = 77;
-
-// Runs it in a child, so that what it changes about its world is gone afterwards; gives its result.
-template <class F>
-int in_child(F f) {
-    const pid_t child = fork();
-    if (child == 0) _exit(f());
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-void check_child(int result, const char* what) {
-    if (result == not_permitted)
-        MESSAGE("not permitted here: " << std::string{what});
-    else
-        CHECK(result == 0);  // otherwise the number of the step that failed
-}
-
-int open_descriptors() {
-    int count = 0;
-    DIR* const all = opendir("/proc/self/fd");
-    REQUIRE(all != nullptr);
-    while (readdir(all) != nullptr) ++count;
-    closedir(all);
-    return count;
-}
 
 struct folder {
     std::string path = "/tmp/tcp-socket-XXXXXX";
@@ -150,32 +122,10 @@ bool enter_empty_network() {
     return any && ioctl(any.get(), SIOCSIFFLAGS, &request) == 0;
 }
 
-// From now on the system call answers with this errno whenever its argument has this value.
-bool refuse_call(long call, int argument, std::uint32_t value, int failure) {
-    constexpr std::size_t low = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0;
-    const auto at =
-        static_cast<std::uint32_t>(offsetof(seccomp_data, args) +
-                                   sizeof(std::uint64_t) * static_cast<unsigned>(argument) + low);
-    constexpr std::uint16_t load = BPF_LD | BPF_W | BPF_ABS;
-    constexpr std::uint16_t equal = BPF_JMP | BPF_JEQ | BPF_K;
-    constexpr std::uint16_t give = BPF_RET | BPF_K;
-    sock_filter program[] = {
-        {load, 0, 0, offsetof(seccomp_data, nr)},
-        {equal, 0, 3, static_cast<std::uint32_t>(call)},
-        {load, 0, 0, at},
-        {equal, 0, 1, value},
-        {give, 0, 0, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(failure)},
-        {give, 0, 0, SECCOMP_RET_ALLOW},
-    };
-    const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("descriptor: owns, hands over, closes") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     {
         descriptor none;
         CHECK(!none);
@@ -213,7 +163,7 @@ TEST_CASE("1: a port in use is refused, says so, and leaks nothing") {
         const bound_socket first = listen_on(where);
         if (first.failure == std::errc::address_not_available) continue;  // no IPv6 here
         REQUIRE(!first.failure);
-        const int before = open_descriptors();
+        const std::vector<int> before = open_descriptors();
         const bound_socket second = bind_to(first.bound);
         CHECK(!second.socket);
         CHECK(!second.bound);
@@ -240,7 +190,7 @@ TEST_CASE("1: a wildcard does not take what is in use on one address, nor the ot
 }
 
 TEST_CASE("2: an address that no interface has") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     for (const char* where : {"192.0.2.1:0", "[2001:db8::1]:0"}) {
         CAPTURE(where);
         const bound_socket result = bind_to(where);
@@ -253,18 +203,20 @@ TEST_CASE("2: an address that no interface has") {
 }
 
 TEST_CASE("3: a port that needs privilege") {
-    const int result = in_child([] {
+    in_child([](findings& found) {
         // In a network of its own port 1 is nobody's, and the limit is what Linux starts with.
         enter_empty_network();
-        if (unprivileged_port_start() <= 1) return not_permitted;
-        if (geteuid() == 0 && seteuid(65534) != 0) return not_permitted;
+        if (unprivileged_port_start() <= 1)
+            return found.not_permitted("a port that needs privilege");
+        if (geteuid() == 0 && seteuid(65534) != 0)
+            return found.not_permitted("giving up privileges");
         const bound_socket denied = bind_to("127.0.0.1:1");
-        if (denied.socket) return not_permitted;  // this user holds CAP_NET_BIND_SERVICE
-        if (denied.failure != std::errc::permission_denied) return 1;
+        if (denied.socket)  // this user holds CAP_NET_BIND_SERVICE
+            return found.not_permitted("giving up privileges");
+        found.check(denied.failure == std::errc::permission_denied, "permission_denied");
         const std::string text = tcp::explain_bind(endpoint::parse("127.0.0.1:1"), denied.failure);
-        return text.find("CAP_NET_BIND_SERVICE") != text.npos ? 0 : 2;
+        found.check(text.find("CAP_NET_BIND_SERVICE") != text.npos, "the cure");
     });
-    check_child(result, "giving up privileges");
 }
 
 TEST_CASE("4: port 0 gives the true port") {
@@ -353,70 +305,75 @@ TEST_CASE("7: IPv6 only") {
 }
 
 TEST_CASE("7: where sockets of IPv6 cannot be made, a bare port is all of IPv4") {
-    const int result = in_child([] {
-        if (!refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT)) return not_permitted;
-        if (socket(AF_INET6, SOCK_STREAM, 0) != -1 || errno != EAFNOSUPPORT) return not_permitted;
+    in_child([](findings& found) {
+        if (!refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT) ||
+            socket(AF_INET6, SOCK_STREAM, 0) != -1 || errno != EAFNOSUPPORT)
+            return found.not_permitted("a filter of system calls");
         const bound_socket server = listen_on("0");
-        if (server.failure) return 1;
-        if (server.bound.address() != "0.0.0.0" || server.bound.port() == 0) return 2;
-        if (!connect_to("127.0.0.1:0", server.bound.port())) return 3;
-        if (bind_to(server.bound).failure != std::errc::address_in_use) return 4;
-        if (bind_to(endpoint{server.bound.port()}).failure != std::errc::address_in_use) return 5;
+        if (server.failure) return found.check(false, "it is bound, and listens");
+        found.check(server.bound.address() == "0.0.0.0" && server.bound.port() != 0,
+                    "all of IPv4, with its port");
+        found.check(!!connect_to("127.0.0.1:0", server.bound.port()), "a client is let in");
+        found.check(bind_to(server.bound).failure == std::errc::address_in_use, "in use");
+        found.check(bind_to(endpoint{server.bound.port()}).failure == std::errc::address_in_use,
+                    "in use as a bare port");
 
         // Who asked for IPv6 is not given IPv4.
         for (const bound_socket& refused :
              {bind_to("0", {.ipv6_only = true}), bind_to("[::]:0"), bind_to("[::1]:0")})
-            if (refused.socket || refused.failure != std::errc::address_family_not_supported)
-                return 6;
-        return 0;
+            found.check(
+                !refused.socket && refused.failure == std::errc::address_family_not_supported,
+                "IPv6 alone is refused");
     });
-    check_child(result, "seccomp");
 }
 
 TEST_CASE("7: where [::] cannot be bound, a bare port is all of IPv4") {
-    const int result = in_child([] {
-        if (!refuse_call(SYS_bind, 2, sizeof(sockaddr_in6), EADDRNOTAVAIL)) return not_permitted;
-        const bound_socket unaided = bind_to("[::]:0");
-        if (unaided.failure != std::errc::address_not_available) return not_permitted;
-        const int before = open_descriptors();
+    in_child([](findings& found) {
+        if (!refuse_call(SYS_bind, 2, sizeof(sockaddr_in6), EADDRNOTAVAIL) ||
+            bind_to("[::]:0").failure != std::errc::address_not_available)
+            return found.not_permitted("a filter of system calls");
+        const std::vector<int> before = open_descriptors();
         const bound_socket server = listen_on("0");
-        if (server.failure) return 1;
-        if (server.bound.address() != "0.0.0.0") return 2;
-        if (!connect_to("127.0.0.1:0", server.bound.port())) return 3;
-        return open_descriptors() == before + 1 ? 0 : 4;
+        if (server.failure) return found.check(false, "it is bound, and listens");
+        found.check(server.bound.address() == "0.0.0.0", "all of IPv4");
+        found.check(!!connect_to("127.0.0.1:0", server.bound.port()), "a client is let in");
+        found.check(open_descriptors().size() == before.size() + 1, "one descriptor");
     });
-    check_child(result, "seccomp");
 }
 
 TEST_CASE("7: a network without IPv6 addresses") {
-    const int result = in_child([] {
-        if (!enter_empty_network()) return not_permitted;
+    in_child([](findings& found) {
+        if (!enter_empty_network()) return found.not_permitted("a network namespace");
         for (const char* which : {"all", "default", "lo"})
             std::ofstream{std::string{"/proc/sys/net/ipv6/conf/"} + which + "/disable_ipv6"} << 1;
-        if (bind_to("[::1]:0").failure != std::errc::address_not_available) return not_permitted;
+        if (bind_to("[::1]:0").failure != std::errc::address_not_available)
+            return found.not_permitted("a network without IPv6");
         const bound_socket server = listen_on("0");
-        if (server.failure) return 1;
-        if (!server.bound.is_wildcard() || server.bound.port() == 0) return 2;
-        if (!connect_to("127.0.0.1:0", server.bound.port())) return 3;
+        if (server.failure) return found.check(false, "it is bound, and listens");
+        found.check(server.bound.is_wildcard() && server.bound.port() != 0,
+                    "a wildcard with its port");
+        if (!connect_to("127.0.0.1:0", server.bound.port()))
+            return found.check(false, "a client is let in");
         const accepted_socket accepted = accept_from(server.socket.get());
-        return accepted.peer.family() == address_family::ipv4 ? 0 : 4;
+        found.check(accepted.peer.family() == address_family::ipv4, "a client of IPv4");
     });
-    check_child(result, "a network namespace");
 }
 
 TEST_CASE("7: a link-local address wants its interface") {
-    const int result = in_child([] {
-        if (!enter_empty_network()) return not_permitted;
+    in_child([](findings& found) {
+        if (!enter_empty_network()) return found.not_permitted("a network namespace");
         const bound_socket without = bind_to("[fe80::1]:0");
-        if (without.failure == std::errc::address_family_not_supported) return not_permitted;
-        if (without.failure != std::errc::invalid_argument) return 1;
+        if (without.failure == std::errc::address_family_not_supported)
+            return found.not_permitted("IPv6");
+        found.check(without.failure == std::errc::invalid_argument, "invalid_argument");
         const std::string text = tcp::explain_bind(endpoint::parse("[fe80::1]:0"), without.failure);
-        if (text.find("%eth0") == text.npos) return 2;
+        found.check(text.find("%eth0") != text.npos, "the cure");
         // Nobody has this address; but the interface was looked at.
-        if (bind_to("[fe80::1%lo]:0").failure != std::errc::address_not_available) return 3;
-        return bind_to("[fe80::1%4294967295]:0").failure == std::errc::no_such_device ? 0 : 4;
+        found.check(bind_to("[fe80::1%lo]:0").failure == std::errc::address_not_available,
+                    "address_not_available");
+        found.check(bind_to("[fe80::1%4294967295]:0").failure == std::errc::no_such_device,
+                    "no_such_device");
     });
-    check_child(result, "a network namespace");
 }
 
 TEST_CASE("9: two binds of one port never share it") {
@@ -493,7 +450,7 @@ TEST_CASE("accepted sockets inherit the options of the listener") {
 }
 
 TEST_CASE("what cannot be bound") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     CHECK(bind_to(endpoint{}).failure == tcp::error::bad_endpoint);
     sockaddr_un unnamed{};
     unnamed.sun_family = AF_UNIX;
@@ -598,12 +555,12 @@ TEST_CASE("unix-domain: the file of a dead program is replaced") {
     bind_to(where);  // closed at once, and nobody removes the file
     REQUIRE(exists(here.file()));
     CHECK(!has_owner(where));
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     {
         bound_socket again = bind_to(where);
         CHECK(!again.failure);
         CHECK(again.bound == where);
-        CHECK(open_descriptors() == before + 1);
+        CHECK(open_descriptors().size() == before.size() + 1);
         listen_socket(again.socket.get(), 1, again.failure);
         CHECK(connect_to(where));
     }
@@ -617,7 +574,7 @@ TEST_CASE(
     const endpoint where = endpoint::parse("unix:" + here.file());
     bound_socket first = bind_to(where);
     REQUIRE(!first.failure);
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     CHECK(bind_to(where).failure == std::errc::address_in_use);  // it does not listen yet
 
     listen_socket(first.socket.get(), 0, first.failure);
@@ -628,7 +585,7 @@ TEST_CASE(
     const descriptor waiting = connect_to(where);
     CHECK(waiting);
     CHECK(bind_to(where).failure == std::errc::address_in_use);  // its queue is full
-    CHECK(open_descriptors() == before + 1);
+    CHECK(open_descriptors().size() == before.size() + 1);
     unlink(here.file().c_str());
 
     // Other kinds of sockets have files, too.
@@ -645,7 +602,7 @@ TEST_CASE("unix-domain: what is not a socket is never removed") {
     const std::string path = here.file();
     const endpoint where = endpoint::parse("unix:" + path);
     const auto stays = [&] {
-        const int before = open_descriptors();
+        const std::vector<int> before = open_descriptors();
         CHECK(bind_to(where).failure == std::errc::address_in_use);
         CHECK(exists(path));
         CHECK(open_descriptors() == before);
@@ -680,17 +637,18 @@ TEST_CASE("unix-domain: no permission") {
     const folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     bind_to(where);
-    const int result = in_child([&] {
-        if (chmod(here.path.c_str(), 0555) != 0) return 1;
-        if (geteuid() == 0 && seteuid(65534) != 0) return not_permitted;
+    in_child([&](findings& found) {
+        if (chmod(here.path.c_str(), 0555) != 0)
+            return found.check(false, "the folder becomes read-only");
+        if (geteuid() == 0 && seteuid(65534) != 0) return found.not_permitted("another user");
         // The dead file cannot be removed, nor a new one made beside it.
-        if (bind_to(where).failure != std::errc::address_in_use) return 2;
+        found.check(bind_to(where).failure == std::errc::address_in_use, "address_in_use");
         const endpoint beside = endpoint::parse("unix:" + here.file("y"));
         const std::error_code denied = bind_to(beside).failure;
-        if (denied != std::errc::permission_denied) return 3;
-        return tcp::explain_bind(beside, denied).find("may not") != std::string::npos ? 0 : 4;
+        found.check(denied == std::errc::permission_denied, "permission_denied");
+        found.check(tcp::explain_bind(beside, denied).find("may not") != std::string::npos,
+                    "the cause");
     });
-    check_child(result, "another user");
     chmod(here.path.c_str(), 0700);
     CHECK(exists(here.file()));
     unlink(here.file().c_str());
@@ -814,10 +772,7 @@ TEST_CASE("listener: a child that ends does not remove its parent's file") {
     std::error_code failure;
     listener server{endpoint::parse("unix:" + here.file()), {}, failure};
     REQUIRE(!failure);
-    CHECK(in_child([&] {
-              server.close();
-              return 0;
-          }) == 0);
+    in_child([&](findings&) { server.close(); });
     CHECK(exists(here.file()));
     server.close();
     CHECK(!exists(here.file()));
@@ -843,7 +798,7 @@ TEST_CASE("listener: handed over, with its file") {
 }
 
 TEST_CASE("listener: of TCP") {
-    const int before = open_descriptors();
+    const std::vector<int> before = open_descriptors();
     {
         std::error_code failure;
         listener server{0, {}, failure};
