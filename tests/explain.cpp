@@ -1,11 +1,9 @@
 // explain_bind and explain_listen: the cause and the cure, beside what the system says.
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -14,6 +12,8 @@
 #include <doctest/doctest.h>
 
 #include <tcp/explain.hpp>
+
+#include "temporary_folder.hpp"
 
 using namespace std::string_literals;
 using tcp::endpoint;
@@ -29,13 +29,6 @@ std::string explain(std::string_view where, int failure) {
 bool contains(const std::string& text, std::string_view part) {
     return text.find(part) != text.npos;
 }
-
-struct folder {
-    std::string path = "/tmp/tcp-explain-XXXXXX";
-    folder() { REQUIRE(mkdtemp(path.data()) != nullptr); }
-    folder(const folder&) = delete;
-    ~folder() { rmdir(path.c_str()); }
-};
 
 }  // namespace
 
@@ -98,8 +91,8 @@ TEST_CASE("explain: unix-domain sockets") {
     CHECK(contains(explain("unix:/x", ENAMETOOLONG), "unix:@name"));
     CHECK(contains(explain("unix:@x", EADDRINUSE), "another program is bound to unix:@x"));
 
-    const folder here;
-    const std::string path = here.path + "/x";
+    const tests::temporary_folder here;
+    const std::string path = here.file();
     CHECK(contains(explain("unix:" + path, EADDRINUSE), "another program is bound to"));
 
     std::ofstream{path} << "precious";

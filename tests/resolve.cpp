@@ -2,7 +2,6 @@
 #include <sched.h>
 #include <sys/mount.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <ostream>  // doctest prints error codes
 #include <string>
@@ -15,6 +14,7 @@
 #include <tcp/resolve.hpp>
 
 #include "child_process.hpp"
+#include "temporary_folder.hpp"
 
 using namespace std::string_literals;
 using tcp::endpoint;
@@ -36,13 +36,14 @@ bool has(const std::vector<endpoint>& all, const char* text) {
 
 // A name service of our own: files that lie over the system's, where only this process sees them.
 bool replace_name_service(const std::string& hosts, const std::string& services) {
-    char folder[] = "/tmp/tcp-resolve-XXXXXX";
-    if (unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 || mkdtemp(folder) == nullptr ||
+    const tests::temporary_folder here;
+    const char* const folder = here.path().c_str();
+    if (unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
         mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
         mount("none", folder, "tmpfs", 0, nullptr) != 0)
         return false;
     const auto cover = [&](const char* name, const std::string& text) {
-        const std::string file = folder + "/"s + name;
+        const std::string file = here.file(name);
         std::ofstream{file} << text;
         return mount(file.c_str(), ("/etc/"s + name).c_str(), nullptr, MS_BIND, nullptr) == 0;
     };
@@ -50,7 +51,6 @@ bool replace_name_service(const std::string& hosts, const std::string& services)
         cover("hosts", hosts) && cover("nsswitch.conf", "hosts: " + services + "\n") &&
         cover("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     umount2(folder, MNT_DETACH);  // the three stay where they lie; the folder is left empty
-    rmdir(folder);
     return covered;
 }
 

@@ -19,6 +19,7 @@
 
 #include "beds.hpp"
 #include "child_process.hpp"
+#include "temporary_folder.hpp"
 
 using conformance::epoll_bed;
 using conformance::stage;
@@ -28,6 +29,7 @@ using tcp::detail::descriptor;
 using tests::findings;
 using tests::in_child;
 using tests::open_descriptors;
+using tests::temporary_folder;
 using namespace std::chrono_literals;
 
 namespace {
@@ -97,17 +99,6 @@ constexpr int any_port = 0;
 bool has_ipv6() { return !foreign_socket{endpoint::parse("[::1]:0")}.failure; }
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
-
-/// A folder for socket files; each test leaves it empty.
-struct folder {
-    folder() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
-    folder(const folder&) = delete;
-    folder& operator=(const folder&) = delete;
-    ~folder() { CHECK(::rmdir(path.c_str()) == 0); }
-    std::string file() const { return path + "/socket"; }
-
-    std::string path = "/tmp/tcp-binding-XXXXXX";
-};
 
 /// A network of our own with nothing in it but a loopback interface.
 bool enter_empty_network(bool ipv6) {
@@ -200,7 +191,7 @@ TEST_CASE("1 a port that another program takes between bind and listen") {
 }
 
 TEST_CASE("1 a unix-domain path in use") {
-    const folder here;
+    const temporary_folder here;
     const std::string where = "unix:" + here.file();
     epoll_bed bed;
     {
@@ -225,13 +216,13 @@ TEST_CASE("1 a unix-domain path in use") {
 TEST_CASE("1 a name of which one address is in use: nothing is left bound") {
     in_child([](findings& found) {
         // A name with two addresses, for this process alone.
-        char hosts[] = "/tmp/tcp-hosts-XXXXXX";
-        const descriptor file{::mkstemp(hosts)};
+        const temporary_folder here;
+        const std::string hosts = here.file();
         std::ofstream{hosts} << "127.0.0.1 pair.test\n127.0.0.2 pair.test\n";
         const bool ours = ::unshare(CLONE_NEWNS) == 0 &&
                           ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                          ::mount(hosts, "/etc/hosts", nullptr, MS_BIND, nullptr) == 0;
-        ::unlink(hosts);
+                          ::mount(hosts.c_str(), "/etc/hosts", nullptr, MS_BIND, nullptr) == 0;
+        ::unlink(hosts.c_str());
         std::error_code failure;
         if (!ours || tcp::resolve("pair.test:0", failure).size() != 2)
             return found.not_permitted("a name with two addresses");
@@ -579,7 +570,7 @@ TEST_CASE_TEMPLATE("7 several endpoints of one server", Bed, CONFORMANCE_BEDS) {
 }
 
 TEST_CASE("7 unix-domain paths, abstract names and TCP in one server") {
-    const folder here;
+    const temporary_folder here;
     const std::string name = "unix:@tcp-binding-" + std::to_string(::getpid());
     stage<epoll_bed> on;
     {
@@ -695,7 +686,7 @@ TEST_CASE("9 two servers never share a port") {
 }
 
 TEST_CASE("67 all descriptors are CLOEXEC") {
-    const folder here;
+    const temporary_folder here;
     const std::vector<int> before = open_descriptors();
     const auto check_new_ones = [&](std::size_t at_least) {
         std::size_t count = 0;

@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 
 #include <cstddef>
-#include <cstdlib>
 #include <fstream>
 #include <ostream>  // doctest prints error codes
 #include <string>
@@ -24,6 +23,7 @@
 #include <tcp/explain.hpp>
 
 #include "child_process.hpp"
+#include "temporary_folder.hpp"
 
 using tcp::address_family;
 using tcp::endpoint;
@@ -42,14 +42,6 @@ static_assert(std::is_nothrow_move_assignable_v<descriptor>);
 static_assert(!std::is_copy_constructible_v<listener>);
 static_assert(std::is_nothrow_move_constructible_v<listener>);
 static_assert(std::is_nothrow_move_assignable_v<listener>);
-
-struct folder {
-    std::string path = "/tmp/tcp-socket-XXXXXX";
-    folder() { REQUIRE(mkdtemp(path.data()) != nullptr); }
-    folder(const folder&) = delete;
-    ~folder() { rmdir(path.c_str()); }  // each test leaves it empty
-    std::string file(const char* name = "x") const { return path + "/" + name; }
-};
 
 bool exists(const std::string& path) {
     struct stat file {};
@@ -421,7 +413,7 @@ TEST_CASE("9: a program that would share its port does not get ours, nor we its"
 }
 
 TEST_CASE("67: sockets are CLOEXEC and non-blocking") {
-    const folder here;
+    const tests::temporary_folder here;
     const std::string local = "unix:" + here.file();
     for (const std::string& where : {std::string{"0"}, std::string{"127.0.0.1:0"}, local}) {
         const bound_socket result = bind_to(where);
@@ -517,9 +509,10 @@ TEST_CASE("7: abstract names") {
 }
 
 TEST_CASE("7: a unix-domain path, of every length") {
-    const folder here;
-    for (const std::size_t length : {here.path.size() + 2, std::size_t{106}, std::size_t{107}}) {
-        const std::string path = here.path + "/" + std::string(length - here.path.size() - 1, 'a');
+    const tests::temporary_folder here;
+    for (const std::size_t length : {here.path().size() + 2, std::size_t{106}, std::size_t{107}}) {
+        const std::string path =
+            here.path() + "/" + std::string(length - here.path().size() - 1, 'a');
         const endpoint where = endpoint::parse("unix:" + path);
         std::error_code failure;
         listener server{where, {}, failure};
@@ -535,7 +528,7 @@ TEST_CASE("7: a unix-domain path, of every length") {
     // Linux takes 108, though parse() does not.
     sockaddr_un full{};
     full.sun_family = AF_UNIX;
-    const std::string path = here.path + "/" + std::string(107 - here.path.size(), 'a');
+    const std::string path = here.path() + "/" + std::string(107 - here.path().size(), 'a');
     path.copy(full.sun_path, sizeof full.sun_path);
     const auto* const generic = reinterpret_cast<const sockaddr*>(&full);
     const endpoint where = endpoint::from_sockaddr(generic, sizeof full);
@@ -550,7 +543,7 @@ TEST_CASE("7: a unix-domain path, of every length") {
 }
 
 TEST_CASE("unix-domain: the file of a dead program is replaced") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     bind_to(where);  // closed at once, and nobody removes the file
     REQUIRE(exists(here.file()));
@@ -570,7 +563,7 @@ TEST_CASE("unix-domain: the file of a dead program is replaced") {
 
 TEST_CASE(
     "unix-domain: the file of a program that lives is not taken, nor is the program disturbed") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     bound_socket first = bind_to(where);
     REQUIRE(!first.failure);
@@ -598,7 +591,7 @@ TEST_CASE(
 }
 
 TEST_CASE("unix-domain: what is not a socket is never removed") {
-    const folder here;
+    const tests::temporary_folder here;
     const std::string path = here.file();
     const endpoint where = endpoint::parse("unix:" + path);
     const auto stays = [&] {
@@ -634,11 +627,11 @@ TEST_CASE("unix-domain: what is not a socket is never removed") {
 }
 
 TEST_CASE("unix-domain: no permission") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     bind_to(where);
     in_child([&](findings& found) {
-        if (chmod(here.path.c_str(), 0555) != 0)
+        if (chmod(here.path().c_str(), 0555) != 0)
             return found.check(false, "the folder becomes read-only");
         if (geteuid() == 0 && seteuid(65534) != 0) return found.not_permitted("another user");
         // The dead file cannot be removed, nor a new one made beside it.
@@ -649,13 +642,13 @@ TEST_CASE("unix-domain: no permission") {
         found.check(tcp::explain_bind(beside, denied).find("may not") != std::string::npos,
                     "the cause");
     });
-    chmod(here.path.c_str(), 0700);
+    chmod(here.path().c_str(), 0700);
     CHECK(exists(here.file()));
     unlink(here.file().c_str());
 }
 
 TEST_CASE("unix-domain: of many that start at once over a dead file, one gets it") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     constexpr int children = 8;
     for (int round = 0; round < 20; ++round) {
@@ -697,10 +690,10 @@ TEST_CASE("unix-domain: of many that start at once over a dead file, one gets it
 }
 
 TEST_CASE("unix-domain: who does not get the lock of the folder leaves a dead file to who has it") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     bind_to(where);  // leaves a dead file
-    descriptor other{open(here.path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    descriptor other{open(here.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     REQUIRE(flock(other.get(), LOCK_EX) == 0);
     CHECK(bind_to(where).failure == std::errc::address_in_use);
     CHECK(exists(here.file()));
@@ -713,7 +706,7 @@ TEST_CASE("unix-domain: who does not get the lock of the folder leaves a dead fi
 }
 
 TEST_CASE("listener: removes the file it made") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     std::error_code failure = tcp::error::stopped;
     {
@@ -751,7 +744,7 @@ TEST_CASE("listener: removes the file it made") {
 }
 
 TEST_CASE("listener: leaves a file that another made since") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     std::error_code failure;
     listener old{where, {}, failure};
@@ -768,7 +761,7 @@ TEST_CASE("listener: leaves a file that another made since") {
 }
 
 TEST_CASE("listener: a child that ends does not remove its parent's file") {
-    const folder here;
+    const tests::temporary_folder here;
     std::error_code failure;
     listener server{endpoint::parse("unix:" + here.file()), {}, failure};
     REQUIRE(!failure);
@@ -779,7 +772,7 @@ TEST_CASE("listener: a child that ends does not remove its parent's file") {
 }
 
 TEST_CASE("listener: handed over, with its file") {
-    const folder here;
+    const tests::temporary_folder here;
     const endpoint where = endpoint::parse("unix:" + here.file());
     std::error_code failure;
     listener old{where, {}, failure};
