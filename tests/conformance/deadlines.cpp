@@ -1,10 +1,13 @@
-// Behaviours 55, 56 and 59: deadlines end who is idle, slow or stuck, and spare the others.
+// Behaviours 55, 56, 58 and 59: deadlines end who is idle, slow or stuck, and spare the others;
+// timers end with their connection.
 #include <doctest/doctest.h>
 
 #include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <tcp/timer.hpp>
 
 #include "beds.hpp"
 
@@ -221,6 +224,62 @@ TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BED
     CHECK(on.does.closes[0].passed == deadline::lifetime);
 }
 
+TEST_CASE_TEMPLATE("55 a deadline in the tick in which another's hook closes: the close stands",
+                   Bed, CONFORMANCE_BEDS) {
+    // How long before the deadline the hook is due; both are looked at in one turn of the loop.
+    const auto leads = Bed::simulated ? std::vector{0ms, 20ms} : std::vector{50ms};
+    for (const auto lead : leads) {
+        CAPTURE(lead.count());
+        constexpr auto length = 400ms;
+        tcp::timer alarm;
+        stage<Bed> on;
+        tcp::connection* a = nullptr;
+        tcp::connection* b = nullptr;
+        tcp::duration opened{};
+        tcp::close_reason why;
+        std::size_t others = 0;  // the first one's deadline may pass, too, where time is real
+        on.does.on_open = [&](tcp::connection& peer) {
+            if (on.does.opens == 1) {
+                a = &peer;
+                return;
+            }
+            b = &peer;
+            opened = now_of(on.bed);
+            alarm.start(*a, length - lead, [b](tcp::connection&) {
+                b->send("bye");
+                b->close();
+            });
+        };
+        on.does.on_close = [&](tcp::connection& peer, const tcp::close_reason& reason) {
+            if (&peer == b)
+                why = reason;
+            else
+                ++others;
+        };
+        on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+        auto server = on.bed.make(scripted{on.does}, {.idle_timeout = length});
+        const auto where = on.bed.listen(server);
+        auto first = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+        auto second = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+        on.bed.run(server, 5ms);
+        first.send("x");  // so that its own deadline comes later
+        REQUIRE(on.bed.until(server, [&] { return on.does.received == "x"; }));
+        REQUIRE(on.bed.wait([&] { return now_of(on.bed) - opened > length + 2ms; }));
+        server.poll();
+        CHECK_FALSE(alarm.waiting());
+        CHECK(server.statistics().timeouts == others);
+        CHECK(on.bed.until(server, [&] { return second.ended(); }));
+        CHECK(second.received() == "bye");
+        CHECK_FALSE(second.was_reset());
+        second.shutdown_send();
+        REQUIRE(on.bed.until(server, [&] { return why.by == closed_by::handler_closed; }));
+        CHECK(why.passed == deadline::none);
+        CHECK(why.unsent == 0);
+    }
+}
+
 TEST_CASE_TEMPLATE("56 a slow drip is ended by the minimum rate; fast and silent ones are not", Bed,
                    SIMULATED_BEDS) {
     stage<Bed> on;
@@ -261,4 +320,66 @@ TEST_CASE_TEMPLATE("55 many deadlines at once: whichever comes first", Bed, SIMU
     CHECK(on.does.closes[1].passed == deadline::lifetime);
     CHECK(
         on.bed.until(server, [&] { return silent.ended() && (busy.ended() || busy.was_reset()); }));
+}
+
+TEST_CASE_TEMPLATE("58 timers of a connection that is over, while the engine still holds it", Bed,
+                   CONFORMANCE_BEDS) {
+    constexpr std::size_t count = 40;
+    enum class how { aborted, closed, reset };
+    for (const how ending : {how::aborted, how::closed, how::reset}) {
+        CAPTURE(static_cast<int>(ending));
+        struct {
+            const Bed* bed = nullptr;
+            bool over = false;  // the other one's on_close was called
+            std::size_t before = 0, after = 0, own = 0, while_held = 0;
+        } seen;
+        // The first connection's, one for each tick: calls to the second one, and to itself.
+        tcp::timer of_other[count], of_itself[count];
+        stage<Bed> on;
+        seen.bed = &on.bed;
+        if constexpr (Bed::simulated) {
+            auto late = on.bed.world.current_faults();
+            late.late_close_per_mille = 1000;
+            late.completion_max = 20ms;
+            on.bed.world.set_faults(late);
+        }
+        on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
+            tcp::connection& other = *on.does.peers[1];
+            for (std::size_t i = 0; i != count; ++i) {
+                const tcp::duration when = std::chrono::milliseconds(i + 1);
+                of_other[i].start(other, when, [&seen](tcp::connection& c) {
+                    ++(seen.over ? seen.after : seen.before);
+                    c.send("t");
+                });
+                of_itself[i].start(peer, when, [&seen](tcp::connection&) {
+                    ++seen.own;
+                    if constexpr (Bed::simulated)
+                        if (seen.over && seen.bed->world.open_sockets() == 2) ++seen.while_held;
+                });
+            }
+        };
+        on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) { seen.over = true; };
+        on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+        auto server = on.bed.make(scripted{on.does});
+        const auto where = on.bed.listen(server);
+        auto first = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+        auto second = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+        first.send("x");
+        REQUIRE(on.bed.until(server, [&] { return seen.before >= 5; }));
+        if (ending == how::aborted) on.does.peers[1]->abort();
+        if (ending == how::closed) {
+            on.does.peers[1]->close();
+            second.shutdown_send();
+        }
+        if (ending == how::reset) second.reset();
+        REQUIRE(on.bed.until(server, [&] { return seen.own == count && seen.over; }));
+        CHECK(seen.after == 0);
+        CHECK(on.does.closes.size() == 1);
+        CHECK(on.does.peers.size() == 1);
+        if (Bed::simulated) CHECK(seen.while_held > 0);
+        for (const tcp::timer& one : of_other) CHECK_FALSE(one.waiting());
+        CHECK_FALSE(first.ended());
+    }
 }
