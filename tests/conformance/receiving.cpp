@@ -901,6 +901,37 @@ TEST_CASE_TEMPLATE("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) 
     }
 }
 
+TEST_CASE_TEMPLATE("31 what the high mark keeps from being shown is not held against the handler",
+                   Bed, CONFORMANCE_BEDS) {
+    constexpr std::size_t request = 512, count = 400, answer = 4096;
+    const std::string requests = pattern(request * count);
+    const std::string answers = pattern(answer * count);
+    study seen;
+    std::size_t answered = 0;
+    seen.taking = [&](tcp::connection& peer, tcp::bytes data) -> std::size_t {
+        if (data.size() < request) return 0;
+        peer.send(std::string_view{answers}.substr(answer * answered++, answer));
+        return request;
+    };
+    laboratory<Bed, counting_subject> lab{
+        seen,
+        {.high_mark = 8'000, .low_mark = 2'000, .receive_limit = 16 * 1024, .send_buffer = 4096},
+        true};
+    lab.client.send(requests);
+    lab.on.bed.run(lab.server, 20ms);
+    lab.client.resume_receiving();
+    lab.client.shutdown_send();
+    lab.until([&] { return lab.client.ended() || lab.client.was_reset(); });
+    lab.until([&] { return seen.closes == 1; });
+    CHECK(seen.reason.by == closed_by::handler_closed);
+    CHECK(seen.reason.reached == tcp::limit::none);
+    CHECK(seen.wrong == 0);
+    CHECK(answered == count);
+    CHECK(difference(seen.received, requests) == "");
+    CHECK(difference(lab.client.received(), answers) == "");
+    CHECK(lab.server.statistics().pauses > 10);
+}
+
 TEST_CASE_TEMPLATE("31 closing with more than receive_limit left: what was sent arrives", Bed,
                    CONFORMANCE_BEDS) {
     for (const bool kept : {false, true}) {
