@@ -115,6 +115,13 @@ task<> fail(connection& peer) {
     co_await peer.receive();
     throw std::runtime_error{"a task failed"};
 }
+// Sends where that fails at once.
+task<> send_in_vain(connection& peer, int times, int& failed) {
+    for (int i = 0; i != times; ++i) {
+        const auto result = co_await peer.send("no more");
+        if (result.error() == tcp::error::not_open) ++failed;
+    }
+}
 
 task<> serve_by_function(connection& peer) {
     while (auto data = co_await peer.receive()) co_await peer.send(data);
@@ -399,6 +406,69 @@ TEST_CASE_TEMPLATE("75 the limit: told at once, and the coroutine goes on", Bed,
             CHECK(n.errors[static_cast<std::size_t>(at)] == tcp::error::receive_limit);
         CHECK(n.errors[4] == std::error_code{});
     }
+}
+
+TEST_CASE_TEMPLATE("73 awaits that fail at once: after 999 without progress it ends", Bed,
+                   CONFORMANCE_BEDS) {
+    notes n;
+    int failed = 0;
+    const auto handler = [captured = witness{n}, &failed](connection& peer) -> task<> {
+        const local here{*captured, 2};
+        co_await peer.send("first");
+        peer.shutdown_send();
+        co_await send_in_vain(peer, 5000, failed);
+        captured->done = true;
+    };
+    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    on.until([&] { return on.client.ended(); });
+    on.on.bed.run(on.server, 20ms);
+    CHECK(failed == 999);
+    CHECK(n.frames == 1);  // it waits
+    CHECK(on.server.statistics().open == 1);
+    on.client.shutdown_send();
+    on.until_closed();
+    CHECK(failed < 5000);
+    CHECK_FALSE(n.done);
+    CHECK(n.frames == 0);
+    CHECK(n.unwound == 1);
+    CHECK(n.wrong.empty());
+    CHECK(on.closed(closed_by::handler_closed) == 1);
+    CHECK(on.client.received() == "first");
+}
+
+TEST_CASE_TEMPLATE("73 awaits that fail at once: any number of them with progress in between", Bed,
+                   CONFORMANCE_BEDS) {
+    notes n;
+    int failed = 0;
+    const auto handler = [&n, &failed](connection& peer) -> task<> {
+        peer.shutdown_send();
+        n.take(co_await peer.receive_exactly(3));  // the others are there with it, as a rule
+        co_await send_in_vain(peer, 900, failed);
+        n.take(co_await peer.receive_exactly(3));
+        co_await send_in_vain(peer, 900, failed);
+        n.take(co_await peer.receive_until("\n"));
+        co_await send_in_vain(peer, 900, failed);
+        n.take(co_await peer.receive());
+        co_await send_in_vain(peer, 900, failed);
+        co_await peer.sleep_for(1ms);
+        co_await send_in_vain(peer, 900, failed);
+        n.take(co_await peer.receive());  // waits
+        co_await send_in_vain(peer, 900, failed);
+        n.done = true;
+    };
+    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    on.client.send("onetwothree\nfour");
+    on.until([&] { return failed >= 5 * 900; });
+    on.client.send("five");
+    on.client.shutdown_send();
+    on.until_closed();
+    CHECK(n.done);
+    CHECK(failed == 6 * 900);
+    std::string all;
+    for (const std::string& piece : n.got) all += piece;
+    CHECK(all.size() > 12);
+    CHECK(std::string{"onetwothree\nfourfive"}.substr(0, all.size()) == all);
+    CHECK(on.closed(closed_by::handler_closed) == 1);
 }
 
 TEST_CASE_TEMPLATE("76 an exception ends its own connection only", Bed, CONFORMANCE_BEDS) {
