@@ -68,6 +68,10 @@ public:
         while (turn(duration::max())) {}
     }
 
+    /// Around every call that runs hooks: from now on it is this thread's.
+    void begin_run() noexcept { this->runner.store_relaxed(&thread_mark); }
+    void end_run() noexcept { this->runner.store_relaxed(nullptr); }
+
     /// Accepts as many as come, from now on.
     [[gnu::cold]] void accept_many() {
         if (!serving() || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
@@ -95,18 +99,13 @@ public:
     /// Waits at most so long for a batch of events and deals with it. False when the loop has
     /// stopped.
     [[gnu::noinline]] bool turn(duration at_most) {
-        this->runner.store_relaxed(&thread_mark);
-        bool more = serving();
-        if (more) {
-            const bool hurry = !this->touched_ones.empty() || has_mail();
-            engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
-            if (has_mail()) deliver_mail();
-            this->settle_touched();
-            expire();
-            more = serving();
-        }
-        this->runner.store_relaxed(nullptr);
-        return more;
+        if (!serving()) return false;
+        const bool hurry = !this->touched_ones.empty() || has_mail();
+        engine_.wait(hurry ? duration{} : until_deadline(at_most), *this);
+        if (has_mail()) deliver_mail();
+        this->settle_touched();
+        expire();
+        return serving();
     }
 
     // ---- any thread, and signal handlers ----

@@ -68,6 +68,10 @@ public:
         others_->join();
     }
 
+    /// Around every call: the thread runs the first loop.
+    void begin_run() noexcept { first_.begin_run(); }
+    void end_run() noexcept { first_.end_run(); }
+
     // ---- any thread ----
 
     void stop() noexcept {

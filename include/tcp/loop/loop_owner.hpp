@@ -57,12 +57,15 @@ public:
         explicit turn(const loop_owner& owner) noexcept {
             if (!owner.shared_->running.compare_exchange(0, 1)) return;
             shared_ = owner.shared_;
+            shared_->loop.begin_run();
             shared_->owners.fetch_add(1);
         }
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         ~turn() {
-            if (shared_ == nullptr || shared_->let_go()) return;
+            if (shared_ == nullptr) return;
+            shared_->loop.end_run();
+            if (shared_->let_go()) return;
             shared_->running.store_release(0);  // a server that waits for this goes on now
         }
 

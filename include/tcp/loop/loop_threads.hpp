@@ -101,7 +101,10 @@ private:
         }
 
         static void* main(void* self) {
-            static_cast<worker*>(self)->own.run();
+            loop& own = static_cast<worker*>(self)->own;
+            own.begin_run();
+            own.run();
+            own.end_run();
             return nullptr;
         }
 
