@@ -1,6 +1,7 @@
 // Every public header of the core. The simulation, for tests of handlers, is <tcp/simulation.hpp>.
 #pragma once
 
+#include <tcp/access_list.hpp>
 #include <tcp/bytes.hpp>
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>

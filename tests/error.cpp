@@ -19,6 +19,7 @@ constexpr tcp::error all[] = {
     tcp::error::name_not_found,    tcp::error::name_service_failed,
     tcp::error::bad_options,       tcp::error::receive_limit,
     tcp::error::send_queue_limit,  tcp::error::not_open,
+    tcp::error::incomplete,        tcp::error::bad_network,
 };
 
 static_assert(std::is_same_v<tcp::error, tcp::v0::error>);
@@ -38,7 +39,7 @@ TEST_CASE("error: each has a sentence of its own that fits behind a colon") {
         CHECK(sentences.insert(sentence).second);
         CHECK(std::error_code{each}.message() == sentence);
     }
-    CHECK(sentences.size() == static_cast<std::size_t>(tcp::error::not_open));
+    CHECK(sentences.size() == static_cast<std::size_t>(tcp::error::bad_network));
 }
 
 TEST_CASE("error: a number that is none of them") {

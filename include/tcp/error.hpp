@@ -21,6 +21,7 @@ enum class error {
     send_queue_limit,
     not_open,
     incomplete,
+    bad_network,
 };
 
 /// What an error means and what to do about it, as one sentence.
@@ -53,6 +54,8 @@ constexpr const char* to_text(error e) noexcept {
                    "or raise the limit";
         case error::not_open: return "the connection no longer sends";
         case error::incomplete: return "the peer finished in the middle of what was waited for";
+        case error::bad_network:
+            return "not a rule; write 10.0.0.0/8, fd00::/8, an address, unix: or all";
     }
     return "unknown error";
 }
