@@ -1,5 +1,4 @@
 // The echo server with every option as a flag, for load and for tests with real clients.
-#include <atomic>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -10,6 +9,7 @@
 #include <string_view>
 
 #include <tcp/server.hpp>
+#include <tcp/stop_on.hpp>
 #include <tcp/task.hpp>
 
 namespace {
@@ -197,34 +197,6 @@ std::string where(const settings& wanted) {
     return joined({wanted.host, ":", port});
 }
 
-// SIGTERM and SIGINT drain; the second one stops. Both calls may be made in a signal handler.
-template <class Server>
-struct signals {
-    static inline std::atomic<Server*> server = nullptr;
-    static inline tcp::duration patience;
-    static inline std::atomic<int> count = 0;
-
-    static void handle(int) {
-        Server* const told = server;
-        if (told == nullptr) return;
-        if (count.fetch_add(1) == 0)
-            told->drain(patience);
-        else
-            told->stop();
-    }
-    signals(Server& one, tcp::duration drain) {
-        patience = drain;
-        server = &one;
-        struct sigaction action {};
-        action.sa_handler = handle;
-        ::sigaction(SIGTERM, &action, nullptr);
-        ::sigaction(SIGINT, &action, nullptr);
-    }
-    signals(const signals&) = delete;
-    signals& operator=(const signals&) = delete;
-    ~signals() { server = nullptr; }
-};
-
 /// The echo as a coroutine.
 struct conversation {
     tcp::task<> operator()(tcp::connection& peer) const {
@@ -234,11 +206,10 @@ struct conversation {
 
 template <class Handler, class Engine>
 int serve(const settings& wanted) {
-    using server_type = tcp::server<Handler, Engine>;
     const auto timeout = [](long long ms) {
         return ms == 0 ? tcp::duration::max() : tcp::duration::milliseconds(ms);
     };
-    server_type server{
+    tcp::server<Handler, Engine> server{
         Handler{},
         tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
                      .low_mark = static_cast<std::size_t>(wanted.low_mark),
@@ -248,7 +219,8 @@ int serve(const settings& wanted) {
                      .idle_timeout = timeout(wanted.idle_timeout_ms),
                      .send_timeout = timeout(wanted.send_timeout_ms),
                      .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000)}};
-    const signals<server_type> told(server, tcp::duration::milliseconds(wanted.drain_ms));
+    const tcp::stop_on told{
+        server, {SIGTERM, SIGINT}, tcp::duration::milliseconds(wanted.drain_ms)};
     const tcp::endpoint bound = server.bind(where(wanted));
     server.listen();
     std::printf("listening on %s engine %s\n", bound.to_string().c_str(),

@@ -16,6 +16,7 @@
 #include <tcp/resolve.hpp>
 #include <tcp/server.hpp>
 #include <tcp/statistics.hpp>
+#include <tcp/stop_on.hpp>
 #include <tcp/task.hpp>
 #include <tcp/timer.hpp>
 #include <tcp/version.hpp>
