@@ -44,6 +44,7 @@ struct sleep_request;
 }  // namespace detail
 
 class connection_handle;
+class group;
 class timer;
 
 /// Whether what was sent is on its way. It converts to bool; error() says why not.
@@ -184,6 +185,7 @@ private:
     template <class Handler>
     friend class detail::connection_table;
     friend class connection_handle;
+    friend class group;
     friend class timer;
     friend class detail::conversation;
 

@@ -89,6 +89,7 @@ public:
 
 private:
     friend class connection;
+    friend class group;
 
     struct connection_message : detail::message {
         connection_message(function deliver, const connection_handle& h, std::size_t bytes) noexcept

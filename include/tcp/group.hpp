@@ -1,0 +1,181 @@
+// Connections that are sent the same: a chat room, the subscribers of a topic.
+//
+//     tcp::group room;                       // lives as long as anybody sends to it
+//
+//     struct guest {
+//         tcp::group* room;
+//         tcp::group::member in;
+//         void on_open(tcp::connection& peer) { in.join(*room, peer); }
+//         void on_data(tcp::connection&, tcp::bytes said) { room->send(said); }
+//     };                                     // leaves with its connection
+#pragma once
+
+#include <pthread.h>
+
+#include <cstddef>
+#include <new>
+#include <string_view>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/connection.hpp>
+#include <tcp/connection_handle.hpp>
+#include <tcp/detail/atomic.hpp>
+#include <tcp/detail/intrusive_list.hpp>
+#include <tcp/loop/mailbox.hpp>
+#include <tcp/shared_bytes.hpp>
+
+namespace tcp::inline v0 {
+
+namespace detail {
+
+struct in_group {};
+
+/// The members that live on one loop. Only that loop's thread touches them.
+struct group_part {
+    explicit group_part(mailbox& m, group_part* n) noexcept : mail{&m}, next{n} { m.hold(); }
+    group_part(const group_part&) = delete;
+    group_part& operator=(const group_part&) = delete;
+
+    void hold() noexcept { holders.fetch_add(1); }
+    void let_go() noexcept {
+        if (holders.fetch_add(-1) == 1) delete this;
+    }
+
+    intrusive_list<in_group> members;
+    mailbox* const mail;
+    group_part* const next;
+    atomic<std::size_t> size{0};
+    atomic<long> holders{1};  // the group, each member, each message under way
+
+private:
+    ~group_part() { mail->let_go(); }
+};
+
+}  // namespace detail
+
+/// A set of connections, of one server or of several. send() and size() may be called from every
+/// thread; there is no lock that all of them share: what is sent goes once to each loop, which
+/// gives it to its own members.
+///
+/// A member that does not read keeps what it is sent in its queue, as with connection::send(): at
+/// options::send_queue_limit it is ended, alone.
+class group {
+public:
+    group() = default;
+    group(const group&) = delete;
+    group& operator=(const group&) = delete;
+
+    /// Members may be left: nobody reaches them any more. No thread may be in send().
+    ~group() {
+        for (detail::group_part* one = first_.load_acquire(); one != nullptr;)
+            std::exchange(one, one->next)->let_go();
+    }
+
+    /// Sends to everybody who is a member when it arrives at their loop. The bytes stand in memory
+    /// once, however many members there are. What one thread sends arrives everywhere in that
+    /// order. Throws std::bad_alloc: some loops may have got it then.
+    void send(const shared_bytes& data) {
+        if (data.empty()) return;
+        for (detail::group_part* part = first_.load_acquire(); part != nullptr; part = part->next) {
+            if (part->size.load_relaxed() == 0) continue;
+            auto* const one = new message{*part, data};
+            if (!part->mail->post(*one, [] { return true; })) delete one;
+        }
+    }
+    void send(bytes data) { send(shared_bytes{data}); }
+    void send(std::string_view text) { send(shared_bytes{text}); }
+    void send(const char* text) { send(std::string_view{text}); }
+
+    /// How many members there are.
+    std::size_t size() const noexcept {
+        std::size_t sum = 0;
+        for (const detail::group_part* one = first_.load_acquire(); one != nullptr; one = one->next)
+            sum += one->size.load_relaxed();
+        return sum;
+    }
+
+    /// One connection's place in a group. Usually a member of its handler, with which it leaves;
+    /// a handler that is in several groups has several. For the thread of the connection.
+    class member : private detail::tagged_node<detail::in_group> {
+    public:
+        member() noexcept = default;
+
+        /// A copy is in no group: each connection has a copy of the prototype's.
+        member(const member&) noexcept : tagged_node{} {}
+        member& operator=(const member&) noexcept {  // NOLINT(bugprone-unhandled-self-assignment)
+            return *this;
+        }
+        ~member() { leave(); }
+
+        /// From now on this connection gets what the group is sent, and no longer what the one it
+        /// was in before is sent. The group may go before the member. Not in on_close. Throws
+        /// std::bad_alloc.
+        void join(group& to, connection& peer) {
+            leave();
+            part_ = &to.part_of(peer);
+            part_->hold();
+            part_->size.fetch_add(1);
+            part_->members.push_back(*this);
+            peer_ = &peer;
+        }
+
+        /// Gets nothing from now on. Nothing happens to one that is in no group.
+        void leave() noexcept {
+            if (part_ == nullptr) return;
+            part_->members.remove(*this);
+            part_->size.fetch_add(static_cast<std::size_t>(-1));
+            std::exchange(part_, nullptr)->let_go();
+        }
+
+        bool joined() const noexcept { return part_ != nullptr; }
+
+    private:
+        friend class group;
+        detail::group_part* part_ = nullptr;
+        connection* peer_ = nullptr;
+    };
+
+private:
+    struct message : detail::message {
+        message(detail::group_part& p, const shared_bytes& d) noexcept
+            : detail::message{[](detail::message& m, detail::loop_context&) noexcept {
+                  auto& self = static_cast<message&>(m);
+                  // A send asks things of the connection and calls no hook, so nobody leaves here.
+                  for (auto* one = self.part.members.front(); one != nullptr;
+                       one = static_cast<detail::tagged_node<detail::in_group>*>(one->next))
+                      static_cast<member*>(one)->peer_->send_late(self.data);
+                  delete &self;
+              }},
+              part{p},
+              data{d} {
+            part.hold();
+        }
+        message(const message&) = delete;
+        message& operator=(const message&) = delete;
+        ~message() { part.let_go(); }
+
+        detail::group_part& part;
+        shared_bytes data;
+    };
+
+    /// The part of this connection's loop, made where there is none yet.
+    detail::group_part& part_of(connection& peer) {
+        const connection_handle its = peer.handle();
+        ::pthread_mutex_lock(&mutex_);
+        detail::group_part* one = first_.load_relaxed();
+        while (one != nullptr && one->mail != its.mail_) one = one->next;
+        if (one == nullptr) {
+            one = new (std::nothrow) detail::group_part{*its.mail_, first_.load_relaxed()};
+            if (one != nullptr) first_.store_release(one);
+        }
+        ::pthread_mutex_unlock(&mutex_);
+        if (one == nullptr) throw std::bad_alloc{};
+        return *one;
+    }
+
+    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // of joining
+    detail::atomic<detail::group_part*> first_{nullptr};
+};
+
+}  // namespace tcp::inline v0
