@@ -174,7 +174,7 @@ public:
             case 8: return own_lent();
             case 9: return gather_some();
             case 10: return consume_whole_pieces();
-            case 11: return below(20) == 0 ? clear() : gather_some();
+            case 11: return below(20) == 0 ? clear() : copy_some();
             default: return consume();
         }
     }
@@ -257,6 +257,15 @@ private:
         }
     }
 
+    void copy_some() {
+        std::vector<std::byte> some(length());
+        const std::size_t behind = std::min(below(30'000), expected_.size());
+        const std::string_view rest = std::string_view{expected_}.substr(behind);
+        const std::size_t count = on_.queue.copy(behind, some);
+        CHECK(count == std::min(some.size(), rest.size()));
+        CHECK(as_text(some).substr(0, count) == rest.substr(0, count));
+    }
+
     void consume() {
         const std::size_t size = expected_.size();
         drop(below(3) == 0 ? below(size + 1) : std::min(size, length()));
@@ -315,6 +324,7 @@ TEST_CASE("send_queue: an empty one") {
     on.take({});
     CHECK(on.queue.empty());
     CHECK(on.queue.gather({}) == 0);
+    CHECK(on.queue.copy(0, {}) == 0);
     CHECK(allocations::made == before);
 }
 

@@ -1,6 +1,7 @@
 // A coroutine as a handler like any other: the hooks wake it up.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <utility>
 
@@ -17,7 +18,8 @@ template <class Callable>
 class coroutine_handler {
 public:
     explicit coroutine_handler(Callable&& callable) : callable_(std::move(callable)) {}
-    coroutine_handler(const coroutine_handler& other) : callable_(other.callable_) {}
+    coroutine_handler(const coroutine_handler& other) requires std::copy_constructible<Callable>
+        : callable_(other.callable_) {}
     coroutine_handler(coroutine_handler&& other) noexcept : callable_(std::move(other.callable_)) {}
     coroutine_handler& operator=(const coroutine_handler&) = delete;
     ~coroutine_handler() = default;

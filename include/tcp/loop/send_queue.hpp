@@ -103,6 +103,24 @@ public:
         return count;
     }
 
+    /// Copies what comes behind the first so many bytes, as much of it as fits. How much that was.
+    std::size_t copy(std::size_t behind, std::span<std::byte> to) const noexcept {
+        if (tail_ == nullptr) return 0;
+        std::size_t count = 0;
+        const segment* one = tail_;
+        do {
+            one = one->next;
+            const std::size_t size = static_cast<std::size_t>(one->end - one->begin);
+            const std::size_t skipped = behind < size ? behind : size;
+            const std::size_t room = to.size() - count;
+            const std::size_t here = size - skipped < room ? size - skipped : room;
+            behind -= skipped;
+            if (here != 0) std::memcpy(to.data() + count, one->begin + skipped, here);
+            count += here;
+        } while (one != tail_ && count != to.size());
+        return count;
+    }
+
     /// The first so many bytes are gone.
     [[gnu::noinline]] void consume(block_pool& pool, std::size_t count) noexcept {
         size_ -= count;
