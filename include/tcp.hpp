@@ -13,6 +13,7 @@
 #include <tcp/explain.hpp>
 #include <tcp/group.hpp>
 #include <tcp/handler.hpp>
+#include <tcp/logged.hpp>
 #include <tcp/options.hpp>
 #include <tcp/received.hpp>
 #include <tcp/resolve.hpp>

@@ -37,6 +37,7 @@ class connection_io;
 template <class Handler>
 class connection_table;
 class conversation;
+class sent_since;
 struct receive_request;
 struct receive_exactly_request;
 struct receive_until_request;
@@ -188,6 +189,7 @@ private:
     friend class group;
     friend class timer;
     friend class detail::conversation;
+    friend class detail::sent_since;
 
     // The state of a connection is the set of what has happened to it; none of these: open, both
     // ways.
