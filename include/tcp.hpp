@@ -15,6 +15,7 @@
 #include <tcp/handler.hpp>
 #include <tcp/logged.hpp>
 #include <tcp/options.hpp>
+#include <tcp/prometheus.hpp>
 #include <tcp/received.hpp>
 #include <tcp/resolve.hpp>
 #include <tcp/server.hpp>

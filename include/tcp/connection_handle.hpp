@@ -92,8 +92,8 @@ private:
     friend class group;
 
     struct connection_message : detail::message {
-        connection_message(function deliver, const connection_handle& h, std::size_t bytes) noexcept
-            : message{deliver, h.peer_, h.generation_, bytes} {}
+        connection_message(delivery how, const connection_handle& h, std::size_t count) noexcept
+            : message{how, h.peer_, h.generation_, count} {}
 
         bool arrived() const noexcept { return to->generation_.load_relaxed() == generation; }
     };
@@ -119,14 +119,14 @@ private:
     };
 
     struct shared_message : connection_message {
-        shared_message(const connection_handle& h, const shared_bytes& bytes) noexcept
+        shared_message(const connection_handle& h, const shared_bytes& d) noexcept
             : connection_message{[](message& m, detail::loop_context&) noexcept {
                                      auto& self = static_cast<shared_message&>(m);
                                      if (self.arrived()) self.to->send_late(self.data);
                                      destroy(&self);
                                  },
-                                 h, bytes.size()},
-              data{bytes} {}
+                                 h, d.size()},
+              data{d} {}
         static void destroy(shared_message* one) noexcept { delete one; }
         shared_bytes data;
     };

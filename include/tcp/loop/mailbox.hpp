@@ -19,14 +19,14 @@ namespace tcp::inline v0::detail {
 /// Something for a loop to do.
 struct message {
     /// Called once, on the thread of the loop. It destroys the message.
-    using function = void (*)(message&, loop_context&) noexcept;
+    using delivery = void (*)(message&, loop_context&) noexcept;
 
-    explicit message(function d, connection* c = nullptr, std::uint32_t g = 0,
-                     std::size_t bytes = 0) noexcept
-        : deliver{d}, to{c}, generation{g}, size{bytes} {}
+    explicit message(delivery d, connection* c = nullptr, std::uint32_t g = 0,
+                     std::size_t count = 0) noexcept
+        : deliver{d}, to{c}, generation{g}, size{count} {}
 
     message* next = nullptr;
-    function deliver;
+    delivery deliver;
     connection* to;            // whom it is for, if it is for one connection,
     std::uint32_t generation;  // in this life of its slot
     std::size_t size;          // bytes to send
@@ -91,10 +91,10 @@ public:
         const guard lock{*this};
         const std::uint32_t last = generation.load_relaxed();
         generation.store_relaxed(next);
-        std::size_t bytes = 0;
+        std::size_t sum = 0;
         for (const message* one = first_; one != nullptr; one = one->next)
-            if (one->to == &c && one->generation == last) bytes += one->size;
-        return bytes;
+            if (one->to == &c && one->generation == last) sum += one->size;
+        return sum;
     }
 
     /// The loop ends: nothing can be posted from now on. What was is delivered.
