@@ -30,7 +30,6 @@ struct flag {
     std::string_view later_word = {};  // of the words, the one that is not there yet
     long long settings::*number = nullptr;
     long long least = 0, most = 0;
-    bool later = false;  // no number but the least is there yet
 };
 
 constexpr long long day_ms = 24LL * 60 * 60 * 1000;
@@ -51,8 +50,7 @@ constexpr flag flags[] = {
      .help = "loops (1)",
      .number = &settings::threads,
      .least = 1,
-     .most = 1024,
-     .later = true},
+     .most = 1024},
     {.name = "--engine",
      .value = "native|epoll|io_uring",
      .help = "input and output (native)",
@@ -76,8 +74,7 @@ constexpr flag flags[] = {
      .value = "N",
      .help = "the same for each address of a peer (0)",
      .number = &settings::max_connections_per_address,
-     .most = 1'000'000'000,
-     .later = true},
+     .most = 1'000'000'000},
     {.name = "--idle-timeout-ms",
      .value = "N",
      .help = "ends a connection on which nothing moves, 0 for never (0)",
@@ -135,8 +132,6 @@ std::string set(const flag& one, std::string_view value, settings& into) {
         return joined({"write ", one.name, " ", one.value, " with a number from ",
                        std::to_string(one.least), " to ", std::to_string(one.most), ", not \"",
                        value, "\""});
-    if (one.later && number != one.least)
-        return joined({one.name, " ", value, ": not yet", not_yet});
     into.*one.number = number;
     return {};
 }
@@ -209,13 +204,16 @@ int serve(const settings& wanted) {
     const auto timeout = [](long long ms) {
         return ms == 0 ? tcp::duration::max() : tcp::duration::milliseconds(ms);
     };
+    const auto most = [](long long count) {
+        return count == 0 ? SIZE_MAX : static_cast<std::size_t>(count);
+    };
     tcp::server<Handler, Engine> server{
         Handler{},
         tcp::options{.high_mark = static_cast<std::size_t>(wanted.high_mark),
                      .low_mark = static_cast<std::size_t>(wanted.low_mark),
-                     .max_connections = wanted.max_connections == 0
-                                            ? SIZE_MAX
-                                            : static_cast<std::size_t>(wanted.max_connections),
+                     .threads = static_cast<std::size_t>(wanted.threads),
+                     .max_connections = most(wanted.max_connections),
+                     .max_connections_per_address = most(wanted.max_connections_per_address),
                      .idle_timeout = timeout(wanted.idle_timeout_ms),
                      .send_timeout = timeout(wanted.send_timeout_ms),
                      .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000)}};

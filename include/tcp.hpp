@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tcp/access_list.hpp>
+#include <tcp/admission.hpp>
 #include <tcp/bytes.hpp>
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>

@@ -10,10 +10,7 @@
 //     };                                     // leaves with its connection
 #pragma once
 
-#include <pthread.h>
-
 #include <cstddef>
-#include <new>
 #include <string_view>
 #include <utility>
 
@@ -22,6 +19,7 @@
 #include <tcp/connection_handle.hpp>
 #include <tcp/detail/atomic.hpp>
 #include <tcp/detail/intrusive_list.hpp>
+#include <tcp/detail/mutex.hpp>
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/shared_bytes.hpp>
 
@@ -162,19 +160,17 @@ private:
     /// The part of this connection's loop, made where there is none yet.
     detail::group_part& part_of(connection& peer) {
         const connection_handle its = peer.handle();
-        ::pthread_mutex_lock(&mutex_);
+        const detail::mutex::guard lock{joining_};
         detail::group_part* one = first_.load_relaxed();
         while (one != nullptr && one->mail != its.mail_) one = one->next;
         if (one == nullptr) {
-            one = new (std::nothrow) detail::group_part{*its.mail_, first_.load_relaxed()};
-            if (one != nullptr) first_.store_release(one);
+            one = new detail::group_part{*its.mail_, first_.load_relaxed()};
+            first_.store_release(one);
         }
-        ::pthread_mutex_unlock(&mutex_);
-        if (one == nullptr) throw std::bad_alloc{};
         return *one;
     }
 
-    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // of joining
+    detail::mutex joining_;
     detail::atomic<detail::group_part*> first_{nullptr};
 };
 

@@ -5,9 +5,30 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <tcp/admission.hpp>
+#include <tcp/detail/address_counts.hpp>
 #include <tcp/duration.hpp>
 
 namespace tcp::inline v0 {
+
+/// A number of connections, or no limit.
+class address_limit {
+public:
+    constexpr address_limit() noexcept = default;
+
+    // NOLINTNEXTLINE(google-explicit-constructor): a number is one
+    constexpr address_limit(std::size_t most) noexcept
+        : most_{most}, make_{&detail::address_counts::make} {}
+
+    constexpr std::size_t most() const noexcept { return most_; }
+
+    // Only a program that sets a limit names what counts, and has it compiled.
+    detail::address_counts* make() const { return make_ != nullptr ? make_(most_) : nullptr; }
+
+private:
+    std::size_t most_ = static_cast<std::size_t>(-1);
+    detail::address_counts* (*make_)(std::size_t) = nullptr;
+};
 
 /// Sizes are bytes. The defaults are safe for a server that faces the internet.
 struct options {
@@ -42,6 +63,21 @@ struct options {
     /// the system's queue would not. SIZE_MAX is no limit but the system's descriptors, at which
     /// clients wait in the system's queue.
     std::size_t max_connections = SIZE_MAX;
+
+    /// The most connections at a time from one address, refused in the same way
+    /// (refused_by::address_limit). The addresses of one IPv6 network of 64 bits count as one, and
+    /// so do all clients of a unix-domain socket.
+    address_limit max_connections_per_address = {};
+
+    /// Asked for each peer that connects, before a handler is made: a function
+    /// `bool(const tcp::endpoint&)`, such as a tcp::access_list. Who is not let in is reset
+    /// (refused_by::admission).
+    admission admit = {};
+
+    /// The most that may wait to be sent to all connections together. Above it, a connection for
+    /// which something waits stops reading until that has left; the others go on, so what waits may
+    /// be more by what they are answered. Nothing is dropped and nobody is ended.
+    std::size_t memory_limit = static_cast<std::size_t>(-1);
 
     /// How long after close() the queue may take to be sent, and the peer to finish. With something
     /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is

@@ -12,7 +12,6 @@
 #include <tcp/detail/check_options.hpp>
 #include <tcp/detail/name_lookup.hpp>
 #include <tcp/detail/sentence.hpp>
-#include <tcp/detail/slot_array.hpp>
 #include <tcp/duration.hpp>
 #include <tcp/echo.hpp>
 #include <tcp/endpoint.hpp>
@@ -103,9 +102,7 @@ public:
         if (!may_bind(failure)) return {};
         const endpoint bound = loops_->first().engine().bind(where, failure);
         if (failure) return {};
-        bound_.grow_to(bound_count_);
-        bound_[bound_count_++] = bound;
-        loops_->first().set_listeners(static_cast<listener_id>(bound_count_));
+        loops_->first().set_listeners(++bound_count_);
         return bound;
     }
 
@@ -267,7 +264,7 @@ private:
                                     endpoint& last) {
         if (!may_bind(failure)) return {};
         endpoint first;
-        const std::size_t before = bound_count_;
+        const listener_id before = bound_count_;
         std::error_code absent;
         detail::name_lookup names{text, failure};
         while (const endpoint one = names.next()) {
@@ -291,26 +288,25 @@ private:
     }
 
     // Unbinds all but the first so many.
-    [[gnu::cold]] void take_back(std::size_t count) {
+    [[gnu::cold]] void take_back(listener_id count) {
         bound_count_ = count;
-        loops_->first().engine().unbind(static_cast<listener_id>(count));
-        loops_->first().set_listeners(static_cast<listener_id>(count));
+        loops_->first().engine().unbind(count);
+        loops_->first().set_listeners(count);
     }
 
     [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return;
         if (bound_count_ == 0) failure = error::not_bound;
-        for (std::size_t i = 0; i != bound_count_ && !failure; ++i) {
-            last = bound_[i];
-            loops_->first().engine().listen(static_cast<listener_id>(i), backlog, failure);
+        for (listener_id i = 0; i != bound_count_ && !failure; ++i) {
+            last = loops_->first().engine().bound(i);
+            loops_->first().engine().listen(i, backlog, failure);
         }
-        if (!failure) loops_->share_listeners(static_cast<listener_id>(bound_count_), failure);
+        if (!failure) loops_->share_listeners(bound_count_, failure);
         listening_ = !failure;
     }
 
     owner loops_;
-    detail::slot_array<endpoint, 4> bound_;
-    std::size_t bound_count_ = 0;
+    listener_id bound_count_ = 0;
     bool listening_ = false;
 };
 

@@ -14,14 +14,18 @@ enum class refused_by : unsigned char {
     stopping,          // the server had begun to stop or drain
     handler_failed,    // the handler could not be made, or there was no memory for the connection
     connection_limit,  // options::max_connections
+    address_limit,     // options::max_connections_per_address
+    admission,         // options::admit said no
 };
-inline constexpr std::size_t refused_by_count = 3;
+inline constexpr std::size_t refused_by_count = 5;
 
 constexpr std::string_view to_text(refused_by by) noexcept {
     switch (by) {
         case refused_by::stopping: return "stopping";
         case refused_by::handler_failed: return "handler failed";
         case refused_by::connection_limit: return "connection limit";
+        case refused_by::address_limit: return "address limit";
+        case refused_by::admission: return "admission";
     }
     return "unknown";
 }

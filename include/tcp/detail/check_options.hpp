@@ -21,6 +21,12 @@ namespace tcp::inline v0::detail {
             "options::receive_buffer is 0, so nothing could be received; give it at least 1 byte");
     if (o.max_connections == 0)
         refuse("options::max_connections is 0, so nobody could be served; give at least 1");
+    if (o.max_connections_per_address.most() == 0)
+        refuse(
+            "options::max_connections_per_address is 0, so nobody could be served; give at least "
+            "1");
+    if (o.memory_limit == 0)
+        refuse("options::memory_limit is 0, so nothing could wait to be sent; leave it out");
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
     if (o.idle_timeout <= duration{} || o.receive_timeout <= duration{} ||

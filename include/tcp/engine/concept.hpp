@@ -114,13 +114,14 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
 
     // Listeners. bind() may be called for several endpoints, each gives the next listener_id, and
     // unbind() takes back those from this one on, before listen(); listen() is called once for
-    // each. adopt() does the same with a socket that is bound already, perhaps listens, and belongs
-    // to the engine from then on. share() gives a second descriptor of a listener's socket, for
-    // another engine to adopt(), and leaves the first as it is. Nothing is accepted before
-    // arm_accept().
+    // each. bound() gives the endpoint again. adopt() does the same with a socket that is bound
+    // already, perhaps listens, and belongs to the engine from then on. share() gives a second
+    // descriptor of a listener's socket, for another engine to adopt(), and leaves the first as it
+    // is. Nothing is accepted before arm_accept().
     { e.bind(where, failure) } -> std::same_as<endpoint>;
     { e.adopt(socket, failure) } -> std::same_as<endpoint>;
     { e.share(listener, failure) } -> std::same_as<int>;
+    { fixed.bound(listener) } -> std::same_as<endpoint>;
     { e.unbind(listener) } -> std::same_as<void>;
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;
     { e.arm_accept(listener, accept) } -> std::same_as<void>;

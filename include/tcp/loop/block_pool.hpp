@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <new>
 
+#include <tcp/detail/atomic.hpp>
+
 namespace tcp::inline v0::detail {
 
 class block_pool {
@@ -47,6 +49,12 @@ public:
         free_block*& list = free_[index(size)];
         list = ::new (block) free_block{list};
     }
+
+    /// So many more, or fewer, bytes wait to be sent.
+    void count_waiting(std::size_t bytes) const noexcept {
+        if (waiting_bytes != nullptr) waiting_bytes->fetch_add(bytes);
+    }
+    atomic<std::size_t>* waiting_bytes = nullptr;  // of the whole server; null: not counted
 
 private:
     struct free_block {

@@ -45,6 +45,7 @@ protected:
     using base::show;
     using base::show_otherwise;
     using base::table_;
+    using base::team_;
     using base::threw;
     using base::timers;
     using base::touched_ones;
@@ -120,19 +121,25 @@ protected:
 
     /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is
     /// closed.
-    [[gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
+    [[gnu::cold, gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
         slot_type* s = nullptr;
+        bool by_address = false;  // whether it is counted so
         try {
             s = &table_.take(*this);
+            if (team_.by_address != nullptr) team_.opened(s, peer);
+            by_address = team_.by_address != nullptr;
             handlers_.make(&s->handler);
         } catch (...) {
             engine_.refuse(socket);
+            if (by_address) team_.closed(s);
+            if (s == nullptr && team_.by_address != nullptr) team_.not_opened(peer);
             if (s != nullptr) table_.release(*s);
             return false;
         }
         const connection_id id = id_of(*s);
         if (engine_.open(id, socket) != 0) {
             s->handler.~Handler();
+            if (by_address) team_.closed(s);
             table_.release(*s);
             return false;
         }

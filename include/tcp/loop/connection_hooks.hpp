@@ -63,7 +63,9 @@ protected:
                                    loop_team& team, EngineArguments&&... arguments)
         : base{settings, std::forward<EngineArguments>(arguments)...},
           handlers_{handlers},
-          team_{team} {}
+          team_{team} {
+        pool.waiting_bytes = team.waiting_bytes();
+    }
     [[gnu::cold]] ~connection_hooks() = default;
 
     // ---- receiving ----
@@ -211,12 +213,13 @@ protected:
     /// Calls the next hook that is due, if any is.
     bool hook_was_called(slot_type& s) {
         if ((s.flags_ & connection::mark_paused) == 0) {
-            if (s.queue_.size() > high_mark &&
+            if (!s.queue_.empty() && (s.queue_.size() > high_mark || team_.too_much_waits()) &&
                 (s.flags_ & (ending | connection::send_failed)) == 0) {
                 s.flags_ |= connection::mark_paused;
                 counters_.pauses.add(1);
             }
-        } else if (s.queue_.size() <= low_mark || (s.flags_ & connection::send_failed) != 0) {
+        } else if (s.queue_.empty() || (s.queue_.size() <= low_mark && !team_.too_much_waits()) ||
+                   (s.flags_ & connection::send_failed) != 0) {
             s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
             if ((s.flags_ & connection::send_failed) == 0) s.flags_ |= connection::awaits_room;
         }
@@ -249,7 +252,7 @@ protected:
     }
 
     /// The end: on_close, the handler destroyed, the socket closed.
-    [[gnu::noinline]] void finish(slot_type& s) {
+    [[gnu::cold, gnu::noinline]] void finish(slot_type& s) {
         close_reason why{.by = s.reason_, .unsent = s.queue_.size() + s.lent().size()};
         if (s.reason_ == closed_by::deadline) why.passed = static_cast<deadline>(s.which_);
         if (s.reason_ == closed_by::limit) {
@@ -274,6 +277,7 @@ protected:
         leave();
         s.handler.~Handler();
         counters_.open.subtract(1);
+        if (team_.by_address != nullptr) team_.closed(&s);
         uncount();
         counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
         if (watched_reason_ != nullptr && watched_ == id) {

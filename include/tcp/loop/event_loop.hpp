@@ -58,6 +58,7 @@ public:
             return;
         }
         engine_.refuse(socket);
+        if (team_.by_address != nullptr) team_.not_opened(peer);
         this->uncount();
         counters_.count(refused_by::stopping);
     }
@@ -155,7 +156,8 @@ private:
             return false;
         };
         if (over_ || draining_) return refuse(refused_by::stopping);
-        if (!team_.enter()) return refuse(refused_by::connection_limit);
+        refused_by why{};
+        if (!team_.enter(peer, why)) return refuse(why);
         if (hand_over != nullptr && !watch && hand_over(*this, socket, peer)) return true;
         as_member.connections.fetch_add(1);
         return open_here(socket, peer, watch);

@@ -41,12 +41,13 @@ public:
                                    loop&);
 
     template <class Source, class... EngineArguments>
-    [[gnu::cold]] event_loops(maker others, const options& settings, Source&& source,
+    [[gnu::cold]] event_loops(maker others, const options& chosen, Source&& source,
                               EngineArguments&&... arguments)
-        : handlers_{std::forward<Source>(source)},
-          team_{settings},
-          first_{settings, handlers_, team_, std::forward<EngineArguments>(arguments)...},
-          others_{others != nullptr ? others(settings, handlers_, team_, first_) : nullptr} {}
+        : settings_{chosen},
+          handlers_{std::forward<Source>(source)},
+          team_{settings_},
+          first_{settings_, handlers_, team_, std::forward<EngineArguments>(arguments)...},
+          others_{others != nullptr ? others(settings_, handlers_, team_, first_) : nullptr} {}
     event_loops(const event_loops&) = delete;
     event_loops& operator=(const event_loops&) = delete;
     [[gnu::cold]] ~event_loops() { delete others_; }
@@ -99,6 +100,7 @@ public:
     }
 
 private:
+    const options settings_;
     const handler_source<Handler> handlers_;
     loop_team team_;
     loop first_;

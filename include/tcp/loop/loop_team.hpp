@@ -2,10 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
 
+#include <tcp/admission.hpp>
+#include <tcp/detail/address_counts.hpp>
 #include <tcp/detail/atomic.hpp>
+#include <tcp/endpoint.hpp>
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/options.hpp>
+#include <tcp/statistics.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -19,22 +24,55 @@ struct team_member {
 /// Any thread, once the members have joined.
 class loop_team {
 public:
-    explicit loop_team(const options& settings) noexcept : most_{settings.max_connections} {}
+    [[gnu::cold]] explicit loop_team(const options& settings)
+        : by_address{settings.max_connections_per_address.make()},
+          admit_{settings.admit},
+          most_{settings.max_connections},
+          memory_limit_{settings.memory_limit} {}
     loop_team(const loop_team&) = delete;
     loop_team& operator=(const loop_team&) = delete;
+    [[gnu::cold]] ~loop_team() { delete by_address; }
 
     void join(team_member& one) noexcept {
         one.next = first_;
         first_ = &one;
     }
 
-    /// A place for one more connection, given back with leave(). False when there is none.
-    bool enter() noexcept {
-        if (connections_.fetch_add(1) < most_) return true;
+    /// A place for one more connection, given back with leave(), and with what by_address says.
+    /// False, and why, when there is none.
+    [[gnu::noinline]] bool enter(const endpoint& peer, refused_by& why) noexcept {
+        why = refused_by::admission;
+        if (!admit_.allows(peer)) return false;
+        why = refused_by::connection_limit;
+        if (connections_.fetch_add(1) >= most_) {
+            leave();
+            return false;
+        }
+        if (by_address == nullptr || enter_by_address(peer, why)) return true;
         leave();
         return false;
     }
     void leave() noexcept { connections_.fetch_add(static_cast<std::size_t>(-1)); }
+
+    // Of options::max_connections_per_address; by_address is there. Cold, or the compiler would put
+    // the one class that counts addresses into every program.
+    [[gnu::cold, gnu::noinline]] void opened(const void* connection, const endpoint& peer) {
+        by_address->opened(connection, peer);
+    }
+    [[gnu::cold, gnu::noinline]] void closed(const void* connection) noexcept {
+        by_address->closed(connection);
+    }
+    [[gnu::cold, gnu::noinline]] void not_opened(const endpoint& peer) noexcept {
+        by_address->leave(peer);
+    }
+
+    /// Where loops count what waits to be sent; null without a limit. And whether it is too much.
+    atomic<std::size_t>* waiting_bytes() noexcept {
+        return memory_limit_ != static_cast<std::size_t>(-1) ? &waiting_ : nullptr;
+    }
+    bool too_much_waits() const noexcept { return waiting_.load_relaxed() > memory_limit_; }
+
+    address_counts* const by_address;  // null without that limit
 
     /// Who shall serve a connection that this loop has accepted, if not the loop itself: the one
     /// with the fewest, where that makes a difference. With few connections none has one more than
@@ -53,8 +91,22 @@ public:
     }
 
 private:
+    [[gnu::cold, gnu::noinline]] bool enter_by_address(const endpoint& peer,
+                                                       refused_by& why) noexcept {
+        why = refused_by::address_limit;
+        try {
+            return by_address->enter(peer);
+        } catch (const std::bad_alloc&) {
+            why = refused_by::handler_failed;
+            return false;
+        }
+    }
+
+    const admission& admit_;
     const std::size_t most_;
+    const std::size_t memory_limit_;
     atomic<std::size_t> connections_{0};
+    atomic<std::size_t> waiting_{0};  // stays 0 without a limit
     team_member* first_ = nullptr;
 };
 

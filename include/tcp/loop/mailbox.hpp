@@ -5,13 +5,12 @@
 //   the loop ◄── deliver(): one after the other ◄──────────┘
 #pragma once
 
-#include <pthread.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
 #include <tcp/detail/atomic.hpp>
+#include <tcp/detail/mutex.hpp>
 #include <tcp/loop/loop_context.hpp>
 
 namespace tcp::inline v0::detail {
@@ -54,7 +53,7 @@ public:
     /// hold: then the message is still the caller's.
     template <class Condition>
     bool post(message& one, Condition holds) noexcept {
-        const guard lock{*this};
+        const mutex::guard lock{mutex_};
         if (loop_ == nullptr || !holds()) return false;
         one.next = nullptr;
         (first_ != nullptr ? last_->next : first_) = &one;
@@ -68,7 +67,7 @@ public:
     /// Whether the loop is there and this condition holds.
     template <class Condition>
     bool holds(Condition condition) noexcept {
-        const guard lock{*this};
+        const mutex::guard lock{mutex_};
         return loop_ != nullptr && condition();
     }
 
@@ -88,7 +87,7 @@ public:
     /// How many bytes wait here for it: they have nowhere to go.
     virtual std::size_t dismiss(const connection& c, atomic<std::uint32_t>& generation,
                                 std::uint32_t next) noexcept {
-        const guard lock{*this};
+        const mutex::guard lock{mutex_};
         const std::uint32_t last = generation.load_relaxed();
         generation.store_relaxed(next);
         std::size_t sum = 0;
@@ -101,28 +100,17 @@ public:
     virtual void close() noexcept {
         loop_context* loop = nullptr;
         {
-            const guard lock{*this};
+            const mutex::guard lock{mutex_};
             loop = std::exchange(loop_, nullptr);
         }
         while (message* const one = take()) one->deliver(*one, *loop);
     }
 
 private:
-    class guard {
-    public:
-        explicit guard(mailbox& m) noexcept : m_{m} { ::pthread_mutex_lock(&m_.mutex_); }
-        guard(const guard&) = delete;
-        guard& operator=(const guard&) = delete;
-        ~guard() { ::pthread_mutex_unlock(&m_.mutex_); }
-
-    private:
-        mailbox& m_;
-    };
-
     virtual ~mailbox() = default;
 
     message* take() noexcept {
-        const guard lock{*this};
+        const mutex::guard lock{mutex_};
         message* const one = first_;
         if (one == nullptr) return nullptr;
         first_ = one->next;
@@ -130,8 +118,8 @@ private:
         return one;
     }
 
-    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // pthread_mutex_lock(3)
-    loop_context* loop_;                                 // null when it is gone
+    mutex mutex_;
+    loop_context* loop_;  // null when it is gone
     message* first_ = nullptr;
     message* last_ = nullptr;
     atomic<std::size_t> count_{0};

@@ -43,7 +43,7 @@ public:
         }
         if (here != 0) tail_->fill(data.first(here));
         if (more != nullptr) link(more);
-        size_ += data.size();
+        grow(pool, data.size());
     }
 
     /// Takes over what holds these bytes, a string or shared ones, and lets go of it when they were
@@ -60,7 +60,7 @@ public:
         one->end = data.data() + data.size();
         one->kind = segment_kind::held;
         link(one);
-        size_ += data.size();
+        grow(pool, data.size());
     }
 
     /// Points at bytes that stay where they are until own_lent() or consume().
@@ -70,7 +70,7 @@ public:
         one->end = data.data() + data.size();
         one->kind = segment_kind::lent;
         link(one);
-        size_ += data.size();
+        grow(pool, data.size());
     }
 
     /// Copies what is still lent: the lender wants its bytes back. Throws std::bad_alloc.
@@ -123,7 +123,7 @@ public:
 
     /// The first so many bytes are gone.
     [[gnu::noinline]] void consume(block_pool& pool, std::size_t count) noexcept {
-        size_ -= count;
+        grow(pool, 0 - count);
         while (count != 0) {
             segment* const first = tail_->next;
             const std::size_t here = static_cast<std::size_t>(first->end - first->begin);
@@ -138,7 +138,7 @@ public:
 
     void clear(block_pool& pool) noexcept {
         while (tail_ != nullptr) unlink_first(pool);
-        size_ = 0;
+        grow(pool, 0 - size_);
     }
 
 private:
@@ -210,6 +210,11 @@ private:
         else
             tail_->next = first->next;
         destroy(pool, first);
+    }
+
+    void grow(block_pool& pool, std::size_t more) noexcept {
+        size_ += more;
+        pool.count_waiting(more);
     }
 
     segment* tail_ = nullptr;

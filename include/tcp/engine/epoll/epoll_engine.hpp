@@ -42,7 +42,8 @@ public:
     /// memory.
     [[gnu::cold]] explicit epoll_engine(const options& settings)
         : settings_{settings},
-          buffer_{static_cast<std::byte*>(::operator new(settings.receive_buffer, aligned))} {}
+          receive_size_{settings.receive_buffer},
+          buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
     epoll_engine(const epoll_engine&) = delete;
     epoll_engine& operator=(const epoll_engine&) = delete;
     [[gnu::cold]] ~epoll_engine() {
@@ -57,6 +58,8 @@ public:
         detail::listener opened{where, settings_, failure};
         return failure ? endpoint{} : take(std::move(opened));
     }
+
+    endpoint bound(listener_id id) const { return listeners_[id].socket.bound(); }
 
     [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
         detail::listener opened{detail::descriptor{socket}};
@@ -284,10 +287,10 @@ private:
     /// behind the system call, which is cheaper than to keep it.
     template <class Sink>
     [[gnu::always_inline]] void receive(const epoll_event& event, state& c, Sink& sink) {
-        const ssize_t n = ::recv(c.fd, buffer_, settings_.receive_buffer, 0);
+        const ssize_t n = ::recv(c.fd, buffer_, receive_size_, 0);
         // In one comparison: nothing (0 and -1 wrap round), or a full buffer.
         const std::size_t size = static_cast<std::size_t>(n);
-        if (size - 1 >= settings_.receive_buffer - 1 || c.flags != receiving) [[unlikely]]
+        if (size - 1 >= receive_size_ - 1 || c.flags != receiving) [[unlikely]]
             return received_otherwise(id_of(event), c, n, sink);
         sink.received(id_of(event), {buffer_, size});
     }
@@ -299,20 +302,20 @@ private:
         for (int left = most_in_a_row;; --left) {
             if (n <= 0) return received_nothing(id, c, n, sink);
             const std::size_t size = static_cast<std::size_t>(n);
-            const bool full = size == settings_.receive_buffer;
+            const bool full = size == receive_size_;
             if (full || c.has(doubtful))
                 wait_for_turn(id.slot, c);
             else
                 c.clear(readable);
             sink.received(id, {buffer_, size});
             if (!full || left == 1 || !is(c, id) || !c.has(receiving)) return;
-            n = ::recv(c.fd, buffer_, settings_.receive_buffer, 0);
+            n = ::recv(c.fd, buffer_, receive_size_, 0);
         }
     }
 
     template <class Sink>
     [[gnu::noinline]] void receive_in_turn(connection_id id, state& c, Sink& sink) {
-        const ssize_t n = ::recv(c.fd, buffer_, settings_.receive_buffer, 0);
+        const ssize_t n = ::recv(c.fd, buffer_, receive_size_, 0);
         received_otherwise(id, c, n, sink);
     }
 
@@ -359,7 +362,7 @@ private:
     }
 
     template <class Sink>
-    [[gnu::noinline]] void accept(listener_id id, Sink& sink) {
+    [[gnu::cold, gnu::noinline]] void accept(listener_id id, Sink& sink) {
         const int most = listeners_[id].at_once;
         for (int i = 0; i != most; ++i) {
             listener_state& l = listeners_[id];
@@ -432,7 +435,8 @@ private:
         return error != 0 ? error : ECONNRESET;
     }
 
-    options settings_;
+    const options& settings_;  // of the server
+    const std::size_t receive_size_;
     detail::epoll_set set_{key_of({wake_slot, 0})};
     detail::slot_array<listener_state, 4> listeners_;
     listener_id listener_count_ = 0;

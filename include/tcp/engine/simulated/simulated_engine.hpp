@@ -58,6 +58,8 @@ public:
         return {};
     }
 
+    endpoint bound(listener_id id) const { return listeners_[id].where; }
+
     /// A simulated socket has no descriptor that another engine could take.
     endpoint adopt(int, std::error_code& failure) {
         failure = std::make_error_code(std::errc::operation_not_supported);

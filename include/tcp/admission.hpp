@@ -1,0 +1,67 @@
+// Who may connect: a function that is asked before anything is made for a connection.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include <tcp/detail/atomic.hpp>
+#include <tcp/endpoint.hpp>
+
+namespace tcp::inline v0 {
+
+/// Holds any function `bool(const tcp::endpoint& peer)`, such as a tcp::access_list: for
+/// options::admit. Copies share the one function. With options::threads it is called on several
+/// threads at a time. Who is refused, and whose function throws, is reset and counted
+/// (refused_by::admission).
+class admission {
+public:
+    /// Everybody may connect.
+    constexpr admission() noexcept = default;
+
+    // NOLINTNEXTLINE(google-explicit-constructor): a function is one
+    template <class F>
+    requires(std::is_invocable_r_v<bool, const F&, const endpoint&>) admission(F allows)
+        : held_{new holder<F>{std::move(allows)}} {}
+
+    admission(const admission& other) noexcept : held_{other.held_} {
+        if (held_ != nullptr) held_->holders.fetch_add(1);
+    }
+    admission(admission&& other) noexcept : held_{std::exchange(other.held_, nullptr)} {}
+    admission& operator=(admission other) noexcept {
+        std::swap(held_, other.held_);
+        return *this;
+    }
+    ~admission() {
+        if (held_ != nullptr && held_->holders.fetch_add(-1) == 1) held_->destroy(held_);
+    }
+
+    bool allows(const endpoint& peer) const noexcept {
+        return held_ == nullptr || held_->ask(*held_, peer);
+    }
+
+private:
+    struct held {
+        bool (*ask)(const held&, const endpoint&) noexcept;
+        void (*destroy)(held*) noexcept;
+        detail::atomic<long> holders{1};
+    };
+    template <class F>
+    struct holder : held {
+        explicit holder(F&& f)
+            : held{
+                  [](const held& self, const endpoint& peer) noexcept {
+                      try {
+                          return static_cast<bool>(static_cast<const holder&>(self).function(peer));
+                      } catch (...) {
+                          return false;
+                      }
+                  },
+                  [](held* self) noexcept { delete static_cast<holder*>(self); }},
+              function(std::move(f)) {}
+        const F function;
+    };
+
+    held* held_ = nullptr;
+};
+
+}  // namespace tcp::inline v0
