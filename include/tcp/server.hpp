@@ -240,7 +240,7 @@ private:
         return result;
     }
 
-    bool may_bind(std::error_code& failure) const noexcept {
+    [[gnu::cold]] bool may_bind(std::error_code& failure) const noexcept {
         failure.clear();
         if (loops_->stop_wanted())
             failure = error::stopped;

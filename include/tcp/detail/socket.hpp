@@ -209,7 +209,7 @@ public:
     const endpoint& bound() const noexcept { return bound_; }
 
     /// Closes the socket; what waits in its queue is reset. Its file is removed.
-    void close() noexcept {
+    [[gnu::cold]] void close() noexcept {
         // First the file, then the socket: while that is open, no other file can get the inode's
         // number.
         if (maker_ != 0 && maker_ == ::getpid()) unlink_if_ours();

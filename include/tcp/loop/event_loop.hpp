@@ -34,7 +34,7 @@ public:
     event_loop(const options& settings, const handler_source<Handler>& handlers, loop_team& team,
                EngineArguments&&... arguments)
         : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
-    ~event_loop() {
+    [[gnu::cold]] ~event_loop() {
         shut();
         if (mail != nullptr) mail->let_go();
     }
