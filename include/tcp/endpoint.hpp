@@ -173,7 +173,8 @@ inline endpoint endpoint::with_port(int port) const {
     }
 }
 
-[[gnu::cold]] inline endpoint endpoint::from_sockaddr(const sockaddr* address, socklen_t size) noexcept {
+[[gnu::cold]] inline endpoint endpoint::from_sockaddr(const sockaddr* address,
+                                                      socklen_t size) noexcept {
     endpoint result;
     // The family is copied out, too: a sockaddr_in must not be read as a sockaddr when this is
     // inlined.

@@ -1,9 +1,17 @@
-// Behaviour 15: who is not served is refused as documented, counted, and taken again later.
-#include <doctest/doctest.h>
+// Behaviours 15, 20 and 61: who is not served is refused as documented, counted, and taken again
+// later; and what waits for all together has a limit.
+#include <sys/socket.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
+
+#include <doctest/doctest.h>
+
+#include <tcp/access_list.hpp>
 
 #include "beds.hpp"
 
@@ -11,6 +19,29 @@ using namespace std::chrono_literals;
 using conformance::scripted;
 using conformance::stage;
 using tcp::refused_by;
+
+namespace {
+
+/// The address that clients come from.
+template <class Bed>
+constexpr const char* clients_of = Bed::simulated ? "10.0.0.2" : "127.0.0.1";
+
+/// Answers each byte with a piece, one in each call.
+struct amplifier {
+    static constexpr std::size_t piece = 64 * 1024;
+
+    std::size_t* answered;
+    std::vector<const tcp::connection*>* peers;
+
+    void on_open(tcp::connection& peer) { peers->push_back(&peer); }
+    std::size_t on_data(tcp::connection& peer, tcp::bytes) {
+        peer.send(conformance::pattern(piece));
+        ++*answered;
+        return 1;
+    }
+};
+
+}  // namespace
 
 TEST_CASE_TEMPLATE("15 max_connections: one more is reset and counted, and has its place later",
                    Bed, CONFORMANCE_BEDS) {
@@ -43,10 +74,148 @@ TEST_CASE_TEMPLATE("15 max_connections: one more is reset and counted, and has i
 TEST_CASE("15 max_connections of 0 is refused, with its name") {
     CHECK_THROWS_WITH_AS(tcp::server<tcp::echo>{tcp::options{.max_connections = 0}},
                          doctest::Contains("max_connections"), std::system_error);
+    CHECK_THROWS_WITH_AS(tcp::server<tcp::echo>{tcp::options{.max_connections_per_address = 0}},
+                         doctest::Contains("max_connections_per_address"), std::system_error);
 }
 
 TEST_CASE("refused_by: every reason has its words") {
     for (std::size_t i = 0; i != tcp::refused_by_count; ++i)
         CHECK(to_text(static_cast<refused_by>(i)) != "unknown");
     CHECK(to_text(static_cast<refused_by>(tcp::refused_by_count)) == "unknown");
+}
+
+TEST_CASE_TEMPLATE("15 max_connections_per_address: counted, and the place is free again later",
+                   Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+    on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+    auto server = on.bed.make(scripted{on.does}, {.max_connections_per_address = 2});
+    const auto where = on.bed.listen(server);
+    const auto refused = [&] {
+        return server.statistics().refused_by[static_cast<std::size_t>(refused_by::address_limit)];
+    };
+    auto first = on.bed.connect(where);
+    on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+    for (std::size_t i = 1; i != 4; ++i) {
+        auto more = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return more.was_reset(); }));
+        CHECK(refused() == i);
+    }
+    // However one ends, its place is free.
+    first.shutdown_send();
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 3; }));
+    on.does.peers.back()->abort();
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 2; }));
+    auto fourth = on.bed.connect(where);
+    fourth.send("mine");
+    CHECK(on.bed.until(server, [&] { return fourth.received() == "mine"; }));
+    CHECK(refused() == 3);
+    CHECK(server.statistics().open == 2);
+}
+
+TEST_CASE("15 max_connections_per_address: addresses do not count for one another") {
+    conformance::epoll_bed bed;
+    auto server = bed.make(tcp::echo{}, {.max_connections_per_address = 1});
+    server.bind("0.0.0.0:0");
+    const auto port = std::to_string(server.bind("127.0.0.9:0").port());
+    server.listen();
+    const auto from = [&](const char* own) {
+        tcp::detail::descriptor fd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        const auto here = tcp::endpoint::parse(std::string{own} + ":0");
+        const auto there = tcp::endpoint::parse("127.0.0.9:" + port);
+        REQUIRE(::bind(fd.get(), here.data(), here.size()) == 0);
+        REQUIRE(::connect(fd.get(), there.data(), there.size()) == 0);
+        server.run_for(20ms);
+        return fd;
+    };
+    const auto one = from("127.0.0.2"), two = from("127.0.0.3"), again = from("127.0.0.2");
+    CHECK(server.statistics().open == 2);
+    CHECK(server.statistics().refused == 1);
+}
+
+TEST_CASE_TEMPLATE("20 admit: asked with the address, before a handler is made", Bed,
+                   CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+    int asked = 0;
+    bool let_in = false;
+    auto server = on.bed.make(scripted{on.does}, {.admit = [&](const tcp::endpoint& peer) {
+                                  ++asked;
+                                  CHECK(peer.address() == clients_of<Bed>);
+                                  CHECK(peer.port() != 0);
+                                  return let_in;
+                              }});
+    const auto where = on.bed.listen(server);
+    auto stranger = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return stranger.was_reset(); }));
+    CHECK(on.does.opens == 0);
+    CHECK(on.does.alive == 1);  // the prototype
+    const auto counted = server.statistics();
+    CHECK(counted.refused_by[static_cast<std::size_t>(refused_by::admission)] == 1);
+    CHECK(counted.accepted == 0);
+    let_in = true;
+    auto friendly = on.bed.connect(where);
+    friendly.send("hello");
+    CHECK(on.bed.until(server, [&] { return friendly.received() == "hello"; }));
+    CHECK(asked == 2);
+}
+
+TEST_CASE_TEMPLATE("20 admit: what it throws is a no", Bed, CONFORMANCE_BEDS) {
+    Bed bed;
+    auto server = bed.make(tcp::echo{}, {.admit = [](const tcp::endpoint&) -> bool { throw 1; }});
+    const auto where = bed.listen(server);
+    auto client = bed.connect(where);
+    CHECK(bed.until(server, [&] { return client.was_reset(); }));
+}
+
+TEST_CASE_TEMPLATE("20 admit: an access_list", Bed, CONFORMANCE_BEDS) {
+    Bed bed;
+    auto inside = bed.make(tcp::echo{}, {.admit = tcp::access_list{clients_of<Bed>}});
+    auto outside = bed.make(tcp::echo{}, {.admit = tcp::access_list{"192.168.0.0/16"}});
+    const auto where = bed.listen(inside);
+    auto client = bed.connect(where);
+    client.send("in");
+    CHECK(bed.until(inside, [&] { return client.received() == "in"; }));
+    if constexpr (!Bed::simulated) {  // another listener in the same world
+        const auto elsewhere = bed.listen(outside);
+        auto refused = bed.connect(elsewhere);
+        CHECK(bed.until(outside, [&] { return refused.was_reset(); }));
+    }
+}
+
+TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading, nobody dies", Bed,
+                   CONFORMANCE_BEDS) {
+    constexpr std::size_t limit = 256 * 1024;
+    constexpr std::size_t clients = 8, pieces = 40, piece = amplifier::piece;
+    std::size_t answered = 0;
+    std::vector<const tcp::connection*> peers;
+    Bed bed;
+    auto server =
+        bed.make(amplifier{&answered, &peers},
+                 {.high_mark = 16 * piece, .memory_limit = limit, .send_buffer = 16 * 1024});
+    const auto where = bed.listen(server);
+    std::vector<typename Bed::client> all;
+    for (std::size_t i = 0; i != clients; ++i) {
+        all.push_back(bed.connect_narrow(where));
+        all.back().pause_receiving();
+        all.back().send(std::string(pieces, 'x'));
+    }
+    bed.run(server, 300ms);
+    REQUIRE(peers.size() == clients);
+    std::size_t waiting = 0;
+    for (const tcp::connection* peer : peers) waiting += peer->send_queue_size();
+    CHECK(waiting > limit / 2);
+    CHECK(waiting <= limit + clients * piece);  // without the limit: 16 pieces for each
+    CHECK(server.statistics().pauses != 0);
+    for (auto& client : all) client.resume_receiving();
+    CHECK(bed.until(server, [&] {
+        return std::all_of(all.begin(), all.end(), [&](auto& client) {
+            return client.received().size() == pieces * piece;
+        });
+    }));
+    CHECK(answered == clients * pieces);
+    CHECK(server.statistics().open == clients);
 }

@@ -118,7 +118,7 @@ protected:
     [[gnu::noinline]] bytes show_rest(slot_type& s, bytes data, std::size_t taken) {
         data = data.subspan(taken);
         while (taken != 0 && !data.empty() && (s.flags_ & holds_data) == 0) {
-            if (s.send_queue_size() > high_mark) {
+            if (has_much_to_send(s.send_queue_size())) {
                 s.flags_ |= connection::show_kept;
                 break;
             }
@@ -210,10 +210,15 @@ protected:
         s.touch();
     }
 
+    /// Whether a connection for which so much waits reads no more for now.
+    bool has_much_to_send(std::size_t waiting) const noexcept {
+        return waiting > high_mark || (waiting != 0 && team_.too_much_waits());
+    }
+
     /// Calls the next hook that is due, if any is.
     bool hook_was_called(slot_type& s) {
         if ((s.flags_ & connection::mark_paused) == 0) {
-            if (!s.queue_.empty() && (s.queue_.size() > high_mark || team_.too_much_waits()) &&
+            if (has_much_to_send(s.queue_.size()) &&
                 (s.flags_ & (ending | connection::send_failed)) == 0) {
                 s.flags_ |= connection::mark_paused;
                 counters_.pauses.add(1);
