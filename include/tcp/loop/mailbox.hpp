@@ -58,9 +58,10 @@ public:
         one.next = nullptr;
         (first_ != nullptr ? last_->next : first_) = &one;
         last_ = &one;
-        // The loop looks here before it sleeps.
-        if (count_.load_relaxed() == 0 && !loop_->runs_here()) loop_->wake();
-        count_.store_relaxed(count_.load_relaxed() + 1);
+        const std::size_t before = count_.load_relaxed();
+        count_.store_release(before + 1);
+        // Behind the count, which is what the loop looks at when it wakes up, and before it sleeps.
+        if (before == 0 && !loop_->runs_here()) loop_->wake();
         return true;
     }
 
@@ -75,7 +76,7 @@ public:
     //
     // Virtual, so that a program that makes no mailbox has none of this in it.
 
-    bool waiting() const noexcept { return count_.load_relaxed() != 0; }
+    bool waiting() const noexcept { return count_.load_acquire() != 0; }
 
     /// Delivers what is there now. What is posted meanwhile has its turn next time.
     virtual void deliver(loop_context& loop) noexcept {
