@@ -14,7 +14,9 @@
 #include <tcp/explain.hpp>
 #include <tcp/group.hpp>
 #include <tcp/handler.hpp>
+#include <tcp/listen_fds.hpp>
 #include <tcp/logged.hpp>
+#include <tcp/observer.hpp>
 #include <tcp/options.hpp>
 #include <tcp/prometheus.hpp>
 #include <tcp/received.hpp>

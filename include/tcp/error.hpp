@@ -21,6 +21,7 @@ enum class error {
     send_queue_limit,
     not_open,
     incomplete,
+    not_a_listener,
     bad_network,
 };
 
@@ -53,6 +54,9 @@ constexpr const char* to_text(error e) noexcept {
             return "the send queue passed options::send_queue_limit; send less until on_writable, "
                    "or raise the limit";
         case error::not_open: return "the connection no longer sends";
+        case error::not_a_listener:
+            return "the descriptor is not a bound stream socket; give one that bind(2) was called "
+                   "on and connect(2) was not";
         case error::incomplete: return "the peer finished in the middle of what was waited for";
         case error::bad_network:
             return "not a rule; write 10.0.0.0/8, fd00::/8, an address, unix: or all";

@@ -8,6 +8,7 @@
 #include <tcp/admission.hpp>
 #include <tcp/detail/address_counts.hpp>
 #include <tcp/duration.hpp>
+#include <tcp/observer.hpp>
 
 namespace tcp::inline v0 {
 
@@ -73,6 +74,9 @@ struct options {
     /// `bool(const tcp::endpoint&)`, such as a tcp::access_list. Who is not let in is reset
     /// (refused_by::admission).
     admission admit = {};
+
+    /// Told what the server does; null for nobody. It outlives the server.
+    tcp::observer* observer = nullptr;
 
     /// The most that may wait to be sent to all connections together. Above it, a connection for
     /// which something waits stops reading until that has left; the others go on, so what waits may

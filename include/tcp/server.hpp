@@ -122,6 +122,38 @@ public:
         return bind_all(where, failure, last);
     }
 
+    /// Takes over a socket that somebody else has bound, and that may listen already: one of
+    /// tcp::listen_fds(), or one that release() of another process gave. Call listen() all the
+    /// same. On success the descriptor is the server's; the file of a unix-domain socket stays at
+    /// the end. Errors: error::not_a_listener, those of bind(), or the system's: EBADF, ENOTSOCK.
+    [[gnu::cold]] endpoint adopt(int socket) {
+        return thrown_if_failed([&](std::error_code& failure) { return adopt(socket, failure); });
+    }
+    [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
+        if (!may_bind(failure)) return {};
+        const endpoint bound = loops_->first().engine().adopt(socket, failure);
+        if (!failure) loops_->first().set_listeners(++bound_count_);
+        return bound;
+    }
+
+    /// A descriptor of the socket that was bound or adopted as the nth, for a process that takes
+    /// over: it adopts it, and nobody who connects meanwhile notices. This server goes on until
+    /// drain(). The descriptor is the caller's, CLOEXEC (clear that in the child, fcntl(2)), and so
+    /// is the file of a unix-domain socket. Before the server drains or stops. The system's errors.
+    [[gnu::cold]] int release(std::size_t nth = 0) {
+        return thrown_if_failed([&](std::error_code& failure) { return release(nth, failure); });
+    }
+    [[gnu::cold]] int release(std::size_t nth, std::error_code& failure) {
+        failure.clear();
+        const auto id = static_cast<listener_id>(nth);
+        if (nth >= bound_count_) failure = error::not_bound;
+        if (loops_->stop_wanted()) failure = error::stopped;
+        if (failure) return -1;
+        const int copy = loops_->first().engine().share(id, failure);
+        if (!failure) loops_->first().engine().keep_file(id);
+        return copy;
+    }
+
     /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors:
     /// error::not_bound, error::already_listening, error::stopped, or the system's.
     [[gnu::cold]] void listen(int backlog = default_backlog) {
@@ -190,6 +222,7 @@ public:
 
     /// Stops accepting and lets the connections finish by themselves; closes those that are left
     /// after so long (closed_by::drain_deadline). Then run() returns, and the server is stopped.
+    /// statistics().open says how many there are still. A second call sets another deadline.
     void drain(duration at_most) noexcept { loops_->drain(at_most); }
 
     /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those
@@ -205,6 +238,14 @@ public:
         for (std::size_t i = 0; i != loops_->size(); ++i) loops_->counters(i).add_to(sum);
         return sum;
     }
+
+    /// What one loop has counted, and how many loops there are: options::threads. Any thread.
+    tcp::statistics statistics(std::size_t loop) const noexcept {
+        tcp::statistics own;
+        loops_->counters(loop).add_to(own);
+        return own;
+    }
+    std::size_t loop_count() const noexcept { return loops_->size(); }
 
     /// The name of the engine that serves.
     static constexpr std::string_view engine() noexcept { return Engine::name; }

@@ -149,6 +149,34 @@ inline std::string_view name_of(const endpoint& where) noexcept {
     return {};
 }
 
+/// Makes a socket that somebody else has bound ready to accept(): non-blocking, CLOEXEC. Gives
+/// false and an error, and leaves the descriptor the caller's, when it is not such a socket
+/// (socket(7)).
+[[gnu::cold]] inline bool prepare_adopted(int fd, const options& how, std::error_code& failure) {
+    int type = 0, domain = 0;
+    socklen_t size = sizeof type;
+    failure.clear();
+    if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||
+        ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
+        failure.assign(errno, std::system_category());  // EBADF, ENOTSOCK
+        return false;
+    }
+    const bool inet = domain == AF_INET || domain == AF_INET6;
+    const endpoint bound = local_endpoint_of(fd);
+    const bool named = inet ? bound.port() != 0 : !name_of(bound).empty();
+    if (type != SOCK_STREAM || (!inet && domain != AF_UNIX) || !named || remote_endpoint_of(fd)) {
+        failure = make_error_code(error::not_a_listener);
+        return false;
+    }
+    const int one = 1;
+    if (inet && how.no_delay) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
+        ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0)
+        return true;
+    failure.assign(errno, std::system_category());
+    return false;
+}
+
 /// Starts the system's queue of connections (listen(2)). Only now Linux refuses a port that another
 /// socket was bound to first and listens on: std::errc::address_in_use.
 inline void listen_socket(int fd, int backlog, std::error_code& failure) noexcept {
@@ -216,6 +244,9 @@ public:
         socket_.reset();
         forget();
     }
+
+    /// The duty to remove its file is somebody else's from now on.
+    void keep_file() noexcept { maker_ = 0; }
 
     /// Hands over the socket, and the duty to remove its file.
     int release() noexcept {

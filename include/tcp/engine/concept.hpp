@@ -121,6 +121,7 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     { e.bind(where, failure) } -> std::same_as<endpoint>;
     { e.adopt(socket, failure) } -> std::same_as<endpoint>;
     { e.share(listener, failure) } -> std::same_as<int>;
+    { e.keep_file(listener) } -> std::same_as<void>;
     { fixed.bound(listener) } -> std::same_as<endpoint>;
     { e.unbind(listener) } -> std::same_as<void>;
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;

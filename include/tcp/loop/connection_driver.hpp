@@ -150,6 +150,7 @@ protected:
         if (watch) watched_ = id;
         counters_.accepted.add(1);
         counters_.open.add(1);
+        if (team_.observer != nullptr) team_.observer->opened(*s, peer);
         if constexpr (has_on_open<Handler>) {
             enter(*s, {});
             arriving_ = &peer;

@@ -215,19 +215,27 @@ protected:
         return waiting > high_mark || (waiting != 0 && team_.too_much_waits());
     }
 
+    /// Stops reading at the high mark, goes on at the low one.
+    void heed_marks(slot_type& s) {
+        const bool failed = (s.flags_ & connection::send_failed) != 0;
+        if ((s.flags_ & connection::mark_paused) == 0) {
+            if (failed || (s.flags_ & ending) != 0 || !has_much_to_send(s.queue_.size())) return;
+            s.flags_ |= connection::mark_paused;
+            counters_.pauses.add(1);
+            if (team_.observer != nullptr) team_.observer->paused(s);
+            return;
+        }
+        const bool low =
+            s.queue_.empty() || (s.queue_.size() <= low_mark && !team_.too_much_waits());
+        if (!low && !failed) return;
+        s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
+        if (!failed) s.flags_ |= connection::awaits_room;
+        if (team_.observer != nullptr) team_.observer->resumed(s);
+    }
+
     /// Calls the next hook that is due, if any is.
     bool hook_was_called(slot_type& s) {
-        if ((s.flags_ & connection::mark_paused) == 0) {
-            if (has_much_to_send(s.queue_.size()) &&
-                (s.flags_ & (ending | connection::send_failed)) == 0) {
-                s.flags_ |= connection::mark_paused;
-                counters_.pauses.add(1);
-            }
-        } else if (s.queue_.empty() || (s.queue_.size() <= low_mark && !team_.too_much_waits()) ||
-                   (s.flags_ & connection::send_failed) != 0) {
-            s.flags_ = (s.flags_ & ~connection::mark_paused) | connection::show_kept;
-            if ((s.flags_ & connection::send_failed) == 0) s.flags_ |= connection::awaits_room;
-        }
+        heed_marks(s);
         constexpr std::uint32_t no_room = connection::mark_paused | ending;
         if ((s.flags_ & connection::awaits_room) != 0 && (s.flags_ & no_room) == 0) {
             s.flags_ &= ~connection::awaits_room;
@@ -280,6 +288,7 @@ protected:
             }
         }
         leave();
+        if (team_.observer != nullptr) team_.observer->closed(s, std::as_const(why));
         s.handler.~Handler();
         counters_.open.subtract(1);
         if (team_.by_address != nullptr) team_.closed(&s);

@@ -60,7 +60,7 @@ public:
         engine_.refuse(socket);
         if (team_.by_address != nullptr) team_.not_opened(peer);
         this->uncount();
-        counters_.count(refused_by::stopping);
+        refused(peer, refused_by::stopping);
     }
 
     /// Accepts and serves to the end.
@@ -139,6 +139,7 @@ public:
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
         counters_.accept_errors.add(1);
+        if (team_.observer != nullptr) team_.observer->accept_failed(error);
         if (passing_accept_error(error) || accepting_ == accepts::none) return;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
         accept_again_ = engine_.now() + accept_pause;
@@ -152,7 +153,7 @@ private:
     bool admit(int socket, const endpoint& peer, bool watch) {
         const auto refuse = [&](refused_by why) {
             engine_.refuse(socket);
-            counters_.count(why);
+            refused(peer, why);
             return false;
         };
         if (over_ || draining_) return refuse(refused_by::stopping);
@@ -167,8 +168,13 @@ private:
     bool open_here(int socket, const endpoint& peer, bool watch) {
         if (this->open(socket, peer, watch)) return true;
         this->uncount();
-        counters_.count(refused_by::handler_failed);
+        refused(peer, refused_by::handler_failed);
         return false;
+    }
+
+    [[gnu::cold, gnu::noinline]] void refused(const endpoint& peer, refused_by why) noexcept {
+        counters_.count(why);
+        if (team_.observer != nullptr) team_.observer->refused(peer, why);
     }
 
     // Cold, or the compiler would put the one mailbox there is into every program.

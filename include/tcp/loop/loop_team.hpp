@@ -26,6 +26,7 @@ class loop_team {
 public:
     [[gnu::cold]] explicit loop_team(const options& settings)
         : by_address{settings.max_connections_per_address.make()},
+          observer{settings.observer},
           admit_{settings.admit},
           most_{settings.max_connections},
           memory_limit_{settings.memory_limit} {}
@@ -73,6 +74,7 @@ public:
     bool too_much_waits() const noexcept { return waiting_.load_relaxed() > memory_limit_; }
 
     address_counts* const by_address;  // null without that limit
+    tcp::observer* const observer;     // null for nobody
 
     /// Who shall serve a connection that this loop has accepted, if not the loop itself: the one
     /// with the fewest, where that makes a difference. With few connections none has one more than

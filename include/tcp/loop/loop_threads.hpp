@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include <tcp/detail/platform.hpp>
 #include <tcp/detail/sentence.hpp>
 #include <tcp/duration.hpp>
 #include <tcp/endpoint.hpp>
@@ -51,8 +52,7 @@ public:
     void share_listeners(listener_id count, std::error_code& failure) override {
         for (worker* one = workers_; one != nullptr && !failure; one = one->next)
             for (listener_id id = 0; id != count && !failure; ++id)
-                if (const int copy = first_.engine().share(id, failure); !failure)
-                    one->own.engine().adopt(copy, failure);
+                adopt(one->own.engine(), id, failure);
         for (worker* one = workers_; one != nullptr; one = one->next) {
             if (failure) one->own.engine().unbind(0);
             one->own.set_listeners(failure ? 0 : count);
@@ -133,6 +133,13 @@ private:
         : first_{first}, count_{count} {
         join_team(first, team);
         for (; count != 0; --count) workers_ = new worker{settings, handlers, team, workers_};
+    }
+
+    void adopt(Engine& engine, listener_id id, std::error_code& failure) {
+        const int copy = first_.engine().share(id, failure);
+        if (failure) return;
+        engine.adopt(copy, failure);
+        if (failure) ::close(copy);
     }
 
     static void join_team(loop& one, loop_team& team) {

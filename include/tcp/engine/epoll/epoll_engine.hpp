@@ -25,6 +25,7 @@
 #include <system_error>
 #include <utility>
 
+#include <tcp/detail/listeners.hpp>
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/detail/socket.hpp>
 #include <tcp/engine/concept.hpp>
@@ -34,14 +35,14 @@
 namespace tcp::inline v0 {
 
 /// Models tcp::engine. It never finishes a send or a close later: both end in their return value.
-class epoll_engine {
+class epoll_engine : public detail::listeners {
 public:
     static constexpr const char* name = "epoll";
 
     /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no
     /// memory.
     [[gnu::cold]] explicit epoll_engine(const options& settings)
-        : settings_{settings},
+        : listeners{settings},
           receive_size_{settings.receive_buffer},
           buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
     epoll_engine(const epoll_engine&) = delete;
@@ -52,34 +53,7 @@ public:
         ::operator delete(buffer_, aligned);
     }
 
-    // ---- listeners ----
-
-    [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
-        detail::listener opened{where, settings_, failure};
-        return failure ? endpoint{} : take(std::move(opened));
-    }
-
-    endpoint bound(listener_id id) const { return listeners_[id].socket.bound(); }
-
-    [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
-        detail::listener opened{detail::descriptor{socket}};
-        if (!opened) failure.assign(EBADF, std::system_category());
-        return failure ? endpoint{} : take(std::move(opened));
-    }
-
-    [[gnu::cold]] int share(listener_id id, std::error_code& failure) {
-        const int copy = ::fcntl(listeners_[id].socket.get(), F_DUPFD_CLOEXEC, 0);
-        if (copy < 0) failure.assign(errno, std::system_category());
-        return copy;
-    }
-
-    [[gnu::cold]] void unbind(listener_id first) {
-        while (listener_count_ != first) listeners_[--listener_count_].socket.close();
-    }
-
-    void listen(listener_id id, int backlog, std::error_code& failure) {
-        detail::listen_socket(listeners_[id].socket.get(), backlog, failure);
-    }
+    // ---- accepting ----
 
     [[gnu::cold]] void arm_accept(listener_id id, accept_mode mode) {
         listener_state& l = listeners_[id];
@@ -193,21 +167,6 @@ public:
     }
 
 private:
-    [[gnu::cold]] endpoint take(detail::listener&& opened) {
-        has_local_ = has_local_ || opened.bound().family() == address_family::local;
-        listeners_.grow_to(listener_count_);
-        listener_state& l = listeners_[listener_count_++];
-        l.socket = std::move(opened);
-        return l.socket.bound();
-    }
-
-    struct listener_state {
-        detail::listener socket;
-        bool armed = false;
-        bool one = false;
-        int at_once = 1;  // how many to accept in a batch
-    };
-
     enum flag : std::uint8_t {
         receiving = 1,  // open, not paused, not over
         readable = 2,   // not emptied since the last edge
@@ -435,15 +394,11 @@ private:
         return error != 0 ? error : ECONNRESET;
     }
 
-    const options& settings_;  // of the server
     const std::size_t receive_size_;
     detail::epoll_set set_{key_of({wake_slot, 0})};
-    detail::slot_array<listener_state, 4> listeners_;
-    listener_id listener_count_ = 0;
     detail::slot_array<state, 256> states_;
     std::uint32_t first_ready_ = none;
     std::uint32_t last_ready_ = none;
-    bool has_local_ = false;
     std::byte* buffer_;
 };
 

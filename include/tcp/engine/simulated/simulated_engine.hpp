@@ -65,6 +65,7 @@ public:
         failure = std::make_error_code(std::errc::operation_not_supported);
         return {};
     }
+    void keep_file(listener_id) {}
     int share(listener_id, std::error_code& failure) {
         failure = std::make_error_code(std::errc::operation_not_supported);
         return -1;

@@ -1,0 +1,73 @@
+// The listening sockets of one engine, numbered from 0: what engine/concept.hpp says of them, up to
+// accepting, which each engine does in its own way.
+#pragma once
+
+#include <cstdint>
+#include <system_error>
+#include <utility>
+
+#include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/detail/slot_array.hpp>
+#include <tcp/detail/socket.hpp>
+#include <tcp/endpoint.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail {
+
+class listeners {
+public:
+    [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
+        listener opened{where, settings_, failure};
+        return failure ? endpoint{} : take(std::move(opened));
+    }
+
+    [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
+        if (!prepare_adopted(socket, settings_, failure)) return {};
+        return take(listener{descriptor{socket}});
+    }
+
+    endpoint bound(std::uint32_t id) const { return listeners_[id].socket.bound(); }
+    void keep_file(std::uint32_t id) { listeners_[id].socket.keep_file(); }
+
+    [[gnu::cold]] int share(std::uint32_t id, std::error_code& failure) {
+        const int copy = ::fcntl(listeners_[id].socket.get(), F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) failure.assign(errno, std::system_category());
+        return copy;
+    }
+
+    [[gnu::cold]] void unbind(std::uint32_t first) {
+        while (listener_count_ != first) listeners_[--listener_count_].socket.close();
+    }
+
+    void listen(std::uint32_t id, int backlog, std::error_code& failure) {
+        listen_socket(listeners_[id].socket.get(), backlog, failure);
+    }
+
+protected:
+    struct listener_state {
+        listener socket;
+        bool armed = false;
+        bool one = false;
+        int at_once = 1;  // how many to accept in a batch
+    };
+
+    [[gnu::cold]] explicit listeners(const options& settings) noexcept : settings_{settings} {}
+    ~listeners() = default;
+
+    const options& settings_;  // of the server
+    slot_array<listener_state, 4> listeners_;
+    std::uint32_t listener_count_ = 0;
+    bool has_local_ = false;  // some listener is a unix-domain one
+
+private:
+    [[gnu::cold]] endpoint take(listener&& opened) {
+        has_local_ = has_local_ || opened.bound().family() == address_family::local;
+        listeners_.grow_to(listener_count_);
+        listener_state& l = listeners_[listener_count_++];
+        l.socket = std::move(opened);
+        return l.socket.bound();
+    }
+};
+
+}  // namespace tcp::inline v0::detail
