@@ -1,0 +1,319 @@
+// What other threads ask of a loop: everything arrives, in order, or is refused.
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <tcp/connection.hpp>
+#include <tcp/loop/loop_context.hpp>
+#include <tcp/loop/mailbox.hpp>
+
+using namespace std::chrono_literals;
+using tcp::detail::mailbox;
+using tcp::detail::message;
+
+static_assert(!std::is_copy_constructible_v<mailbox>);
+static_assert(!std::is_copy_assignable_v<mailbox>);
+static_assert(!std::is_destructible_v<mailbox>, "its last holder destroys it");
+
+namespace {
+
+/// As much of a loop as a mailbox knows: it sleeps until it is woken.
+class toy_loop final : public tcp::detail::loop_context {
+public:
+    toy_loop() { mail = new mailbox{*this}; }
+    ~toy_loop() {
+        mail->close();
+        mail->let_go();
+    }
+
+    tcp::endpoint local_endpoint_of(const tcp::connection&) override { return {}; }
+    tcp::endpoint remote_endpoint_of(const tcp::connection&) override { return {}; }
+    tcp::duration time() const override { return {}; }
+    void call_hook(tcp::connection&, void (*)(void*, tcp::connection&), void*) override {}
+    void wake() noexcept override {
+        const std::lock_guard lock{mutex_};
+        ++wakes_;
+        awake_ = true;
+        wakened_.notify_one();
+    }
+
+    void run_here(bool here) { runner.store_relaxed(here ? &tcp::detail::thread_mark : nullptr); }
+    std::size_t wakes() {
+        const std::lock_guard lock{mutex_};
+        return wakes_;
+    }
+
+    /// False when nobody woke it for long.
+    bool sleep() {
+        std::unique_lock lock{mutex_};
+        const bool woken = wakened_.wait_for(lock, 20s, [this] { return awake_; });
+        awake_ = false;
+        return woken;
+    }
+
+    std::vector<int> seen;  // of notes, in the order of their delivery
+
+private:
+    std::mutex mutex_;
+    std::condition_variable wakened_;
+    std::size_t wakes_ = 0;
+    bool awake_ = false;
+};
+
+class toy_connection : public tcp::connection {};
+
+/// Writes down its number. It is the test's, and may be posted again.
+struct note : message {
+    explicit note(int n, const tcp::connection* c = nullptr, std::uint32_t g = 0,
+                  std::size_t bytes = 0)
+        : message{[](message& m, tcp::detail::loop_context& where) noexcept {
+                      auto& self = static_cast<note&>(m);
+                      static_cast<toy_loop&>(where).seen.push_back(self.number);
+                      if (self.then != nullptr)
+                          self.then_posted = where.mail->post(*self.then, [] { return true; });
+                  },
+                  const_cast<tcp::connection*>(c), g, bytes},
+          number{n} {}
+    int number;
+    note* then = nullptr;  // posted when this one is delivered
+    bool then_posted = false;
+};
+
+bool post(toy_loop& loop, message& one) {
+    return loop.mail->post(one, [] { return true; });
+}
+
+}  // namespace
+
+TEST_CASE("mailbox: delivers in the order of posting") {
+    toy_loop loop;
+    CHECK_FALSE(loop.mail->waiting());
+    loop.mail->deliver(loop);
+    CHECK(loop.seen.empty());
+    std::vector<note> notes;
+    for (int i = 0; i != 1'000; ++i) notes.emplace_back(i);
+    for (note& one : notes) CHECK(post(loop, one));
+    CHECK(loop.mail->waiting());
+    CHECK(loop.seen.empty());
+    loop.mail->deliver(loop);
+    CHECK_FALSE(loop.mail->waiting());
+    REQUIRE(loop.seen.size() == 1'000);
+    for (int i = 0; i != 1'000; ++i) CHECK(loop.seen[static_cast<std::size_t>(i)] == i);
+    // And begins anew.
+    CHECK(post(loop, notes[7]));
+    CHECK(post(loop, notes[3]));
+    loop.mail->deliver(loop);
+    CHECK(loop.seen[1'000] == 7);
+    CHECK(loop.seen[1'001] == 3);
+}
+
+TEST_CASE("mailbox: what is posted meanwhile has its turn next time") {
+    toy_loop loop;
+    note first{1}, second{2}, third{3};
+    first.then = &third;
+    third.then = &first;  // for ever
+    CHECK(post(loop, first));
+    CHECK(post(loop, second));
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{1, 2});
+    CHECK(loop.mail->waiting());
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{1, 2, 3});
+    first.then = nullptr;
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{1, 2, 3, 1});
+    CHECK_FALSE(loop.mail->waiting());
+}
+
+TEST_CASE("mailbox: refused where the condition does not hold, and then the caller's") {
+    toy_loop loop;
+    note one{1}, two{2};
+    CHECK_FALSE(loop.mail->post(one, [] { return false; }));
+    CHECK_FALSE(loop.mail->waiting());
+    CHECK(loop.wakes() == 0);
+    CHECK(post(loop, two));
+    CHECK_FALSE(loop.mail->post(one, [] { return false; }));
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{2});
+    CHECK(post(loop, one));
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{2, 1});
+    CHECK(loop.mail->holds([] { return true; }));
+    CHECK_FALSE(loop.mail->holds([] { return false; }));
+}
+
+TEST_CASE("mailbox: wakes when it was empty, and not from the loop's own thread") {
+    toy_loop loop;
+    note one{1}, two{2}, three{3};
+    CHECK(post(loop, one));  // nobody runs it
+    CHECK(loop.wakes() == 1);
+    CHECK(post(loop, two));
+    CHECK(loop.wakes() == 1);
+    loop.mail->deliver(loop);
+    CHECK(post(loop, one));
+    CHECK(loop.wakes() == 2);
+    loop.mail->deliver(loop);
+
+    loop.run_here(true);
+    CHECK(post(loop, one));
+    CHECK(post(loop, two));
+    CHECK(loop.wakes() == 2);
+    std::thread{[&] { CHECK(post(loop, three)); }}.join();
+    CHECK(loop.wakes() == 2);  // the loop looks before it sleeps
+    loop.mail->deliver(loop);
+    std::thread{[&] { CHECK(post(loop, three)); }}.join();
+    CHECK(loop.wakes() == 3);
+    loop.mail->deliver(loop);
+    CHECK(loop.seen == std::vector{1, 2, 1, 1, 2, 3, 3});
+    loop.run_here(false);
+}
+
+TEST_CASE("mailbox: close delivers the rest, and then nothing can be posted") {
+    toy_loop loop;
+    note one{1}, two{2}, three{3};
+    two.then = &three;
+    CHECK(post(loop, one));
+    CHECK(post(loop, two));
+    loop.mail->close();
+    CHECK(loop.seen == std::vector{1, 2});
+    CHECK_FALSE(two.then_posted);
+    CHECK_FALSE(post(loop, three));
+    CHECK_FALSE(loop.mail->waiting());
+    CHECK_FALSE(loop.mail->holds([] { return true; }));
+    bool asked = false;
+    const auto ask = [&asked] { return asked = true; };
+    CHECK_FALSE(loop.mail->post(three, ask));
+    CHECK_FALSE(loop.mail->holds(ask));
+    CHECK_FALSE(asked);  // what it would look at may be gone
+    loop.mail->close();
+    CHECK(loop.seen == std::vector{1, 2});
+    CHECK(loop.wakes() == 1);
+}
+
+TEST_CASE("mailbox: outlives its loop as long as somebody holds it") {
+    note one{1};
+    mailbox* kept = nullptr;
+    {
+        toy_loop loop;
+        kept = loop.mail;
+        kept->hold();
+        kept->hold();
+    }
+    CHECK_FALSE(kept->post(one, [] { return true; }));
+    kept->let_go();
+    CHECK_FALSE(kept->holds([] { return true; }));
+    kept->let_go();
+}
+
+TEST_CASE("mailbox: dismiss changes the generation and counts what waits for this connection") {
+    toy_loop loop;
+    const toy_connection mine, other;
+    tcp::detail::atomic<std::uint32_t> generation{5};
+    CHECK(loop.mail->dismiss(mine, generation, 6) == 0);
+    CHECK(generation.load_relaxed() == 6);
+    generation.store_relaxed(7);
+    std::array notes{note{0, &mine, 7, 100},      note{1, &other, 7, 20'000},
+                     note{2, &mine, 5, 3'000},    note{3, &mine, 7, 0},
+                     note{4, nullptr, 0, 40'000}, note{5, &mine, 7, 11},
+                     note{6, &mine, 8, 500'000}};
+    for (note& each : notes) CHECK(post(loop, each));
+    CHECK(loop.mail->dismiss(mine, generation, 8) == 111);
+    CHECK(generation.load_relaxed() == 8);
+    loop.mail->deliver(loop);  // who delivers sees for himself
+    CHECK(loop.seen == std::vector{0, 1, 2, 3, 4, 5, 6});
+    CHECK(loop.mail->dismiss(mine, generation, 9) == 0);
+    CHECK_FALSE(loop.mail->post(notes[0], [&] { return generation.load_relaxed() == 8; }));
+}
+
+TEST_CASE("mailbox: four threads post, one sleeps and delivers: nothing is lost") {
+    constexpr std::size_t threads = 4, each = 100'000;
+    struct tally {
+        std::array<std::size_t, threads> next{};
+        std::size_t count = 0;
+        bool in_order = true;
+    };
+    struct numbered : message {
+        numbered(tally* to_, std::size_t thread_, std::size_t number_)
+            : message{[](message& m, tcp::detail::loop_context&) noexcept {
+                  auto& self = static_cast<numbered&>(m);
+                  tally& t = *self.to_whom;
+                  t.in_order = t.in_order && t.next[self.thread]++ == self.number;
+                  ++t.count;
+              }},
+              to_whom{to_},
+              thread{thread_},
+              number{number_} {}
+        tally* to_whom;
+        std::size_t thread, number;
+    };
+
+    toy_loop loop;
+    tally seen;
+    std::vector<std::vector<numbered>> notes(threads);
+    for (std::size_t t = 0; t != threads; ++t)
+        for (std::size_t i = 0; i != each; ++i) notes[t].emplace_back(&seen, t, i);
+    loop.run_here(true);
+    std::array<std::size_t, threads> refused{};
+    std::vector<std::thread> posters;
+    for (std::size_t t = 0; t != threads; ++t)
+        posters.emplace_back([&, t] {
+            for (numbered& one : notes[t]) refused[t] += post(loop, one) ? 0 : 1;
+        });
+    bool woken = true;
+    while (seen.count != threads * each && woken) {
+        if (!loop.mail->waiting()) woken = loop.sleep();
+        loop.mail->deliver(loop);
+    }
+    for (std::thread& one : posters) one.join();
+    CHECK(woken);
+    CHECK(seen.count == threads * each);
+    CHECK(seen.in_order);
+    CHECK_FALSE(loop.mail->waiting());
+    CHECK(refused == std::array<std::size_t, threads>{});
+    loop.run_here(false);
+}
+
+TEST_CASE("mailbox: closed while four threads post: each message is delivered once or refused") {
+    constexpr std::size_t threads = 4, each = 20'000;
+    struct counted : message {
+        counted()
+            : message{[](message& m, tcp::detail::loop_context&) noexcept {
+                  ++static_cast<counted&>(m).delivered;
+              }} {}
+        std::size_t delivered = 0;
+        bool accepted = false;
+    };
+    for (int round = 0; round != 5; ++round) {
+        std::vector<std::vector<counted>> notes(threads, std::vector<counted>(each));
+        std::vector<std::thread> posters;
+        mailbox* mail = nullptr;
+        {
+            toy_loop loop;
+            mail = loop.mail;
+            loop.run_here(true);
+            for (std::size_t t = 0; t != threads; ++t) {
+                mail->hold();
+                posters.emplace_back([mail, &mine = notes[t]] {
+                    for (counted& one : mine) one.accepted = mail->post(one, [] { return true; });
+                    mail->let_go();
+                });
+            }
+            for (int turn = 0; turn != 20 * round; ++turn) loop.mail->deliver(loop);
+            loop.run_here(false);
+        }
+        for (std::thread& one : posters) one.join();
+        std::size_t wrong = 0;
+        for (const auto& mine : notes)
+            for (const counted& one : mine)
+                wrong += one.delivered == (one.accepted ? 1 : 0) ? 0 : 1;
+        CHECK(wrong == 0);
+    }
+}
