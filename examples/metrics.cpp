@@ -9,6 +9,7 @@
 #include <system_error>
 #include <tcp/prometheus.hpp>
 #include <tcp/server.hpp>
+#include <tcp/stop_on.hpp>
 #include <tcp/task.hpp>
 #include <thread>
 
@@ -19,9 +20,6 @@ std::string response(std::string_view status, std::string_view type, std::string
            "\r\nContent-Length: " + std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" +
            std::string{body};
 }
-
-tcp::server<tcp::echo>* served = nullptr;
-void drain(int) { served->drain(5s); }
 
 int main(int argc, char** argv) try {
     tcp::server<tcp::echo> echo;
@@ -43,15 +41,13 @@ int main(int argc, char** argv) try {
     const tcp::endpoint shown = metrics.bind(argc > 2 ? std::atoi(argv[2]) : 12346);
     metrics.listen();
 
-    served = &echo;
-    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, drain);
+    const tcp::stop_on guard{echo, {SIGINT, SIGTERM}, 5s};
     std::printf("listening on %s, metrics on %s\n", bound.to_string().c_str(),
                 shown.to_string().c_str());
     std::fflush(stdout);
 
     std::thread exporter{[&metrics] { metrics.run(); }};
     echo.run();  // until it has drained; the metrics can be read meanwhile
-    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_IGN);
     metrics.stop();
     exporter.join();
 } catch (const std::system_error& failure) {

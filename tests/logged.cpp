@@ -75,7 +75,9 @@ served(Handler) -> served<Handler>;
 
 /// The lines of a client: each begins with its endpoint.
 lines of(const tcp::simulation::client& client, lines expected) {
-    for (std::string& line : expected) line.insert(0, client.local_endpoint().to_string() + ": ");
+    const std::string name = client.local_endpoint().to_string();
+    for (std::string& line : expected)
+        line = line == "connected" ? "connected by " + name : name + ": " + line;
     return expected;
 }
 
@@ -184,12 +186,12 @@ TEST_CASE("logged: an echo, in the words of the classic program") {
     served<tcp::echo> on;
     auto client = on.connect("hello");
     CHECK(on.after() ==
-          of(client, {"connected", "received 5 bytes: hello", "sending 5 bytes: hello"}));
+          of(client, {"connected", "received 5 bytes: hello", "sending back 5 bytes: hello"}));
     CHECK(client.received() == "hello");
     client.send("\n");
     client.shutdown_send();
-    CHECK(on.after() ==
-          of(client, {"received 1 byte: \\n", "sending 1 byte: \\n", "closed: peer finished"}));
+    CHECK(on.after() == of(client, {"received 1 byte: \\n", "sending back 1 byte: \\n",
+                                    "closed: peer finished"}));
 }
 
 TEST_CASE("logged: lines of several clients can be told apart, to their ends") {
@@ -220,13 +222,12 @@ TEST_CASE("logged: clients without a name get a number") {
     on.world.connect(here, tcp::endpoint::parse("unix:/a \x1b[1m path"));
     local.run_for(1s);
     REQUIRE(on.said.size() == 6);
-    const auto first = on.said[0].find(": connected");
-    REQUIRE(first != std::string::npos);
-    CHECK(on.said[0].starts_with("unix:client "));
-    CHECK(on.said[2].starts_with("unix:client "));
+    const std::string before = "connected by ";
+    CHECK(on.said[0].starts_with(before + "unix:client "));
+    CHECK(on.said[2].starts_with(before + "unix:client "));
     CHECK(on.said[0] != on.said[2]);
-    CHECK(on.said[1] == on.said[0].substr(0, first) + ": sending 7 bytes: welcome");
-    CHECK(on.said[4] == "unix:/a \\x1b[1m path: connected");
+    CHECK(on.said[1] == on.said[0].substr(before.size()) + ": sending 7 bytes: welcome");
+    CHECK(on.said[4] == "connected by unix:/a \\x1b[1m path");
 }
 
 TEST_CASE("logged: data is shown short, and nothing reaches a terminal but printable ASCII") {
@@ -236,10 +237,11 @@ TEST_CASE("logged: data is shown short, and nothing reaches a terminal but print
                                        "\\x1b[2J a\\\\b\\tc\\r\\n\\x7f\\x80\\xff"})[0]);
     const std::string sixty(60, 'x');
     client.send(sixty);
-    CHECK(on.after() == of(client, {"received 60 bytes: " + sixty, "sending 60 bytes: " + sixty}));
+    CHECK(on.after() ==
+          of(client, {"received 60 bytes: " + sixty, "sending back 60 bytes: " + sixty}));
     client.send(sixty + 'y');
     CHECK(on.after() == of(client, {"received 61 bytes: " + sixty + "...",
-                                    "sending 61 bytes: " + sixty + "..."}));
+                                    "sending back 61 bytes: " + sixty + "..."}));
 
     std::string every;
     for (int i = 0; i != 256; ++i) every += static_cast<char>(i);
@@ -261,12 +263,13 @@ TEST_CASE("logged: data is shown short, and nothing reaches a terminal but print
 TEST_CASE("logged: what is shown again was received once") {
     served<counts> on;
     auto client = on.connect("one\ntwo\nth");
-    CHECK(on.after() == of(client, {"connected", "received 10 bytes: one\\ntwo\\nth",
-                                    "sending 4 bytes: one\\n", "sending 4 bytes: two\\n"}));
+    CHECK(on.after() ==
+          of(client, {"connected", "received 10 bytes: one\\ntwo\\nth",
+                      "sending back 4 bytes: one\\n", "sending back 4 bytes: two\\n"}));
     client.send("r");
     CHECK(on.after() == of(client, {"received 1 byte: r"}));
     client.send("ee\n");
-    CHECK(on.after() == of(client, {"received 3 bytes: ee\\n", "sending 6 bytes: three\\n"}));
+    CHECK(on.after() == of(client, {"received 3 bytes: ee\\n", "sending back 6 bytes: three\\n"}));
     CHECK(client.received() == "one\ntwo\nthree\n");
 }
 
@@ -274,7 +277,7 @@ TEST_CASE("logged: each hook, and what it sends") {
     served<all_hooks> on{{}, {.idle_timeout = 1s}};
     auto client = on.connect("a\n");
     CHECK(on.after(500ms) == of(client, {"connected", "sending 7 bytes: welcome",
-                                         "received 2 bytes: a\\n", "sending 2 bytes: a\\n"}));
+                                         "received 2 bytes: a\\n", "sending back 2 bytes: a\\n"}));
     CHECK(on.after(1s) == of(client, {"deadline: idle", "sending 4 bytes: ping"}));
     client.shutdown_send();
     CHECK(on.after() == of(client, {"peer finished sending", "sending 3 bytes: bye",
@@ -345,7 +348,7 @@ TEST_CASE("logged: each end with its reason") {
     served<repeats> limited{{}, {.send_queue_limit = 5}};
     auto client = limited.connect("123");
     CHECK(limited.after() ==
-          of(client, {"connected", "received 3 bytes: 123", "sending 6 bytes: 123123",
+          of(client, {"connected", "received 3 bytes: 123", "sending back 6 bytes: 123123",
                       "closed: limit: send queue (the send queue passed "
                       "options::send_queue_limit; send less until on_writable, or raise the "
                       "limit), 6 bytes unsent"}));
@@ -370,7 +373,7 @@ TEST_CASE("logged: a coroutine") {
     served on{echo_coroutine};
     auto client = on.connect("hello");
     CHECK(on.after() ==
-          of(client, {"connected", "received 5 bytes: hello", "sending 5 bytes: hello"}));
+          of(client, {"connected", "received 5 bytes: hello", "sending back 5 bytes: hello"}));
     client.shutdown_send();
     CHECK(on.after() == of(client, {"peer finished sending", "closed: closed by the handler"}));
     CHECK(client.received() == "hello");
@@ -387,7 +390,7 @@ TEST_CASE("logged: a coroutine") {
           of(guest, {"connected", "sending 5 bytes: name?", "received 2 bytes: Jo"}));
     guest.send("hn\n");
     CHECK(frames.after() ==
-          of(guest, {"received 3 bytes: hn\\n", "sending 11 bytes: hello John\\n",
+          of(guest, {"received 3 bytes: hn\\n", "sending back 11 bytes: hello John\\n",
                      "on_data threw: done", "closed: handler threw, 11 bytes unsent"}));
 }
 
@@ -429,9 +432,9 @@ TEST_CASE("logged: the lines say truly what was sent, however it was queued") {
         }
         std::size_t at = 0;
         for (const std::string& line : on.said) {
-            const auto what = line.find(": sending ");
+            const auto what = line.find(": sending back ");
             if (what == std::string::npos) continue;
-            const std::size_t size = std::stoul(line.substr(what + 10));
+            const std::size_t size = std::stoul(line.substr(what + 15));
             std::string beginning = all.substr(at, size < 60 ? size : 60);
             if (size > 60) beginning += "...";
             CHECK(line.substr(line.rfind(' ') + 1) == beginning);

@@ -3,9 +3,9 @@
 //     tcp::server<tcp::logged<my_handler>> server;
 //     tcp::server server{tcp::logged{my_handler{42}}};
 //
-//     127.0.0.1:54321: connected
+//     connected by 127.0.0.1:54321
 //     127.0.0.1:54321: received 6 bytes: hello\n
-//     127.0.0.1:54321: sending 6 bytes: hello\n
+//     127.0.0.1:54321: sending back 6 bytes: hello\n
 //     127.0.0.1:54321: peer finished sending        (in on_end)
 //     127.0.0.1:54321: send queue has room          (in on_writable)
 //     127.0.0.1:54321: deadline: idle               (in on_timeout)
@@ -130,7 +130,7 @@ public:
 
     void on_open(connection& peer) {
         remember(peer);
-        say({"connected"});
+        say_line({"connected by ", name_});
         if constexpr (has_on_open<hooks>) call(peer, "on_open", [&] { hooks_.on_open(peer); });
     }
 
@@ -162,19 +162,23 @@ protected:
         : hooks_{hooks_of<Handler>::from(std::move(handler))}, sink_{std::move(sink)} {}
 
     // A line that cannot be written is no reason to end a connection.
-    void say(std::initializer_list<std::string_view> parts) noexcept {
+    void say_line(std::initializer_list<std::string_view> parts) noexcept {
         try {
-            sentence line{name_, ": "};
-            for (const std::string_view part : parts) line.add(part);
+            const sentence line{parts};
             sink_(std::string_view{line});
         } catch (...) {}
+    }
+    void say(std::initializer_list<std::string_view> parts) noexcept {
+        const sentence rest{parts};
+        say_line({name_, ": ", rest});
     }
 
     /// Calls a hook, and says what it sent and what it threw.
     template <class Hook>
     auto call(connection& peer, std::string_view name, Hook hook) {
         try {
-            const says_what_was_sent afterwards{*this, sent_since{peer}};
+            const says_what_was_sent afterwards{*this, sent_since{peer},
+                                                name == "on_data" ? "sending back " : "sending "};
             return hook();
         } catch (const std::exception& thrown) {
             say({name, " threw: ", escaped{thrown.what()}});
@@ -189,15 +193,17 @@ protected:
 
 private:
     struct says_what_was_sent {
-        says_what_was_sent(logged_hooks& of, sent_since sent) noexcept : log{of}, what{sent} {}
+        says_what_was_sent(logged_hooks& of, sent_since sent, std::string_view how) noexcept
+            : log{of}, what{sent}, verb{how} {}
         says_what_was_sent(const says_what_was_sent&) = delete;
         says_what_was_sent& operator=(const says_what_was_sent&) = delete;
         ~says_what_was_sent() {
             if (const std::size_t size = what.size(); size != 0)
-                log.say({"sending ", byte_count(size), ": ", what.beginning()});
+                log.say({verb, byte_count(size), ": ", what.beginning()});
         }
         logged_hooks& log;
         const sent_since what;
+        const std::string_view verb;
     };
 
     // Later the system may not know the peer any more.
@@ -273,7 +279,7 @@ using all_logged_hooks =
 }  // namespace detail
 
 /// A handler, with hooks or a coroutine, that does what Handler does and says what happens: who
-/// connected, what it received and sent, and why it ended. A line begins with the peer's endpoint,
+/// connected, what it received and sent, and why it ended. A line names the peer's endpoint,
 /// shows at most 60 bytes of data, and has no characters but printable ASCII: others are escaped
 /// (\n, \x1b). What is sent outside of the connection's own hooks (by a timer, after sleep_for(),
 /// by another connection's hook) is not said.
