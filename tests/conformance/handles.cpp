@@ -324,6 +324,29 @@ TEST_CASE_TEMPLATE("38 after close() it is open until on_close", Bed, CONFORMANC
     CHECK_FALSE(client.was_reset());
 }
 
+TEST_CASE_TEMPLATE("38 in on_close the connection's handle names nobody", Bed, CONFORMANCE_BEDS) {
+    handle_stage<Bed> on;
+    std::vector<connection_handle> of_the_dead;
+    on.does.on_close = [&](tcp::connection& peer, const tcp::close_reason&) {
+        of_the_dead.push_back(peer.handle());
+        CHECK(of_the_dead.back() == connection_handle{});
+        CHECK(is_over(of_the_dead.back()));
+    };
+    on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+    auto server = on.bed.make(scripted{on.does});
+    const auto where = on.bed.listen(server);
+    for (std::size_t i = 0; i != 5; ++i) {
+        auto client = opened(on, server, where);
+        client.shutdown_send();
+        REQUIRE(on.bed.until(server, [&] {
+            for (const connection_handle& one : of_the_dead) CHECK(is_over(one));
+            return on.does.closes.size() == i + 1 && client.ended();
+        }));
+        CHECK(client.received_size() == 0);
+        CHECK(on.does.closes[i].unsent == 0);
+    }
+}
+
 TEST_CASE_TEMPLATE("51 a connection in the same slot gets nothing of what stale handles send", Bed,
                    CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
@@ -518,6 +541,50 @@ TEST_CASE_TEMPLATE("40 sent around a posted abort(): what was queued and what wa
     CHECK(on.does.closes[0].by == closed_by::handler_aborted);
     CHECK(on.does.closes[0].unsent == 10);
     CHECK(other.received() == "for the other, too");
+}
+
+TEST_CASE_TEMPLATE("40 sent after shutdown_send(): counted", Bed, CONFORMANCE_BEDS) {
+    handle_stage<Bed> on;
+    auto server = on.bed.make(scripted{on.does});
+    auto client = opened(on, server, on.bed.listen(server));
+    CHECK(on.handles[0].send("sent"));
+    CHECK(on.handles[0].post([](tcp::connection& peer) { peer.shutdown_send(); }));
+    CHECK(on.handles[0].send("12345"));
+    REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
+    CHECK(on.handles[0].send(shared_bytes{"678"}));
+    on.bed.run(server, 2ms);
+    client.shutdown_send();
+    CHECK(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(on.does.closes[0].by == closed_by::peer_finished);
+    CHECK(on.does.closes[0].unsent == 8);
+    CHECK(client.received() == "sent");
+    CHECK_FALSE(client.was_reset());
+}
+
+TEST_CASE("40 sent after the peer's reset, while what it sent before is still shown (S)") {
+    handle_stage<conformance::fair_bed> on;
+    on.does.on_open = [&](tcp::connection& peer) {
+        on.handles.push_back(peer.handle());
+        peer.pause_receive();
+    };
+    auto server = on.bed.make(scripted{on.does}, {.min_receive_rate = 1});
+    auto client = opened(on, server, on.bed.listen(server));
+    const std::string sent = pattern(100'000);
+    client.send(sent);
+    on.bed.run(server, 100ms);
+    client.reset();
+    on.bed.run(server, 100ms);
+    CHECK(on.handles[0].send("fails"));
+    on.bed.run(server, 2ms);
+    REQUIRE(on.does.closes.empty());
+    CHECK(on.handles[0].send("too late"));
+    on.bed.run(server, 2ms);
+    REQUIRE(on.does.closes.empty());
+    CHECK(on.handles[0].post([](tcp::connection& peer) { peer.resume_receive(); }));
+    CHECK(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(difference(on.does.received, sent) == "");
+    CHECK(on.does.closes[0].by == closed_by::peer_reset);
+    CHECK(on.does.closes[0].unsent == 13);
 }
 
 TEST_CASE_TEMPLATE("40 sent while the server stops: sent or unsent", Bed, CONFORMANCE_BEDS) {
@@ -803,6 +870,39 @@ TEST_CASE_TEMPLATE("40 the server is destroyed, or stops, in what is posted", Be
 }
 
 // ---- other threads (K) ----
+
+TEST_CASE("69 72 posts from another thread to a sleeping server: none lost, none late (K)") {
+    using bed_type = conformance::epoll_bed;
+    handle_stage<bed_type> on;
+    auto server = on.bed.make(scripted{on.does});
+    auto client = opened(on, server, on.bed.listen(server));
+    constexpr int count = 3'000;
+    std::atomic<int> calls{0};
+    int others = 0;
+    const auto runner = std::this_thread::get_id();
+    std::thread poster{[&, to = on.handles[0]] {
+        const auto end = std::chrono::steady_clock::now() + 20s;
+        for (int i = 0; i != count; ++i) {
+            if (i % 100 == 0) std::this_thread::sleep_for(1ms);
+            CHECK(to.post([&](tcp::connection&) {
+                others += std::this_thread::get_id() == runner ? 0 : 1;
+                ++calls;
+            }));
+            while (calls != i + 1 && std::chrono::steady_clock::now() < end)
+                std::this_thread::yield();
+            if (calls != i + 1) break;
+        }
+        CHECK(to.send("the last"));
+        CHECK(to.post([](tcp::connection& peer) { peer.close(); }));
+        server.drain(0s);
+    }};
+    server.run();
+    poster.join();
+    CHECK(calls.load() == count);
+    CHECK(others == 0);
+    on.bed.wait([&] { return client.ended() || client.was_reset(); });
+    CHECK(client.received_size() + on.does.closes[0].unsent == 8);
+}
 
 TEST_CASE("40 sends from another thread that race the end: received or unsent or refused (K)") {
     using bed_type = conformance::epoll_bed;

@@ -40,6 +40,7 @@ public:
     void call_hook(tcp::connection&, void (*)(void*, tcp::connection&), void*) override {}
     void wake() noexcept override {
         const std::lock_guard lock{mutex_};
+        woken_for_nothing = woken_for_nothing || !mail->waiting();
         ++wakes_;
         awake_ = true;
         wakened_.notify_one();
@@ -59,7 +60,8 @@ public:
         return woken;
     }
 
-    std::vector<int> seen;  // of notes, in the order of their delivery
+    std::vector<int> seen;           // of notes, in the order of their delivery
+    bool woken_for_nothing = false;  // who looks at once would sleep again
 
 private:
     std::mutex mutex_;
@@ -173,6 +175,7 @@ TEST_CASE("mailbox: wakes when it was empty, and not from the loop's own thread"
     CHECK(loop.wakes() == 3);
     loop.mail->deliver(loop);
     CHECK(loop.seen == std::vector{1, 2, 1, 1, 2, 3, 3});
+    CHECK_FALSE(loop.woken_for_nothing);
     loop.run_here(false);
 }
 
