@@ -19,7 +19,8 @@ constexpr tcp::error all[] = {
     tcp::error::name_not_found,    tcp::error::name_service_failed,
     tcp::error::bad_options,       tcp::error::receive_limit,
     tcp::error::send_queue_limit,  tcp::error::not_open,
-    tcp::error::incomplete,        tcp::error::bad_network,
+    tcp::error::not_a_listener,    tcp::error::incomplete,
+    tcp::error::bad_network,
 };
 
 static_assert(std::is_same_v<tcp::error, tcp::v0::error>);

@@ -36,6 +36,8 @@ tcp_connections_open 5
 tcp_connections_refused_total{reason="stopping"} 1
 tcp_connections_refused_total{reason="handler failed"} 2
 tcp_connections_refused_total{reason="connection limit"} 3
+tcp_connections_refused_total{reason="address limit"} 4
+tcp_connections_refused_total{reason="admission"} 5
 # HELP tcp_connections_closed_total Connections that ended.
 # TYPE tcp_connections_closed_total counter
 tcp_connections_closed_total{reason="peer finished"} 11

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks that README.md tells the truth: its programs compile, its commands run.
 
-The first C++ block is examples/echo.cpp, byte for byte, and another one is
-examples/echo_coroutine.cpp. The first shell block is the two commands of
+The first C++ block is examples/echo.cpp, byte for byte, and others are
+examples/echo_coroutine.cpp and examples/chat.cpp. The first shell block is the two commands of
 the first screen: the compiler line is run as it stands and what it builds must echo; tests/run must
 be there. Every other C++ block that includes something is compiled, and run if it is a simulation.
 """
@@ -65,8 +65,9 @@ commands = next((body for language, body in blocks if language == "sh"), "").spl
 
 if not programs or programs[0] != (ROOT / "examples/echo.cpp").read_text():
     fail("the first C++ block is not examples/echo.cpp; make them the same, byte for byte.")
-if (ROOT / "examples/echo_coroutine.cpp").read_text() not in programs:
-    fail("no C++ block is examples/echo_coroutine.cpp; make them the same, byte for byte.")
+for name in ("examples/echo_coroutine.cpp", "examples/chat.cpp"):
+    if (ROOT / name).read_text() not in programs:
+        fail(f"no C++ block is {name}; make them the same, byte for byte.")
 if len(commands) != 2:
     fail("the first shell block should be two commands: the compiler line and tests/run.")
 

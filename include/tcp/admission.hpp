@@ -1,13 +1,35 @@
-// Who may connect: a function that is asked before anything is made for a connection.
+// Who may connect: a function that is asked before anything is made for a connection, and how many
+// may from one address.
 #pragma once
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
+#include <tcp/detail/address_counts.hpp>
 #include <tcp/detail/atomic.hpp>
 #include <tcp/endpoint.hpp>
 
 namespace tcp::inline v0 {
+
+/// A number of connections, or no limit.
+class address_limit {
+public:
+    constexpr address_limit() noexcept = default;
+
+    // NOLINTNEXTLINE(google-explicit-constructor): a number is one
+    constexpr address_limit(std::size_t most) noexcept
+        : most_{most}, make_{&detail::address_counts::make} {}
+
+    constexpr std::size_t most() const noexcept { return most_; }
+
+    // Only a program that sets a limit names what counts, and has it compiled.
+    detail::address_counts* make() const { return make_ != nullptr ? make_(most_) : nullptr; }
+
+private:
+    std::size_t most_ = static_cast<std::size_t>(-1);
+    detail::address_counts* (*make_)(std::size_t) = nullptr;
+};
 
 /// Holds any function `bool(const tcp::endpoint& peer)`, such as a tcp::access_list: for
 /// options::admit. Copies share the one function. With options::threads it is called on several

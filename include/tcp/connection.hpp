@@ -219,7 +219,6 @@ private:
         send_timed = 1 << 17,    // its send deadline has begun
         awaits_room = 1 << 18,   // on_writable when the queue is not above the high mark
         timed = 1 << 19,         // there are deadlines besides that of closing
-        late = 1 << 20,          // handles sent after the end had begun
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
@@ -254,23 +253,16 @@ private:
     template <class Holder>
     send_result send_held(bytes data, Holder&& holder);
 
-    // Of a handle. What comes too late is counted for close_reason::unsent, in the word that counts
-    // what is received while that is of interest.
+    // Of handles and groups, outside of hooks. False when it does not send any more.
     template <class Data>
-    [[gnu::cold]] void send_late(const Data& data) noexcept {
+    [[gnu::cold]] bool send_or_end(const Data& data) noexcept {
         try {
-            if (send(data)) return;
-        } catch (...) {
+            return static_cast<bool>(send(data));
+        } catch (...) {  // a hole in what it sends would be worse
             errno_ = ENOMEM;
             end(closed_by::system_error, reset_now);
+            return false;
         }
-        if ((flags_ & (close_wanted | abort_wanted | send_failed)) == 0) return;
-        if ((flags_ & late) == 0) clock_.window_bytes = 0;
-        flags_ |= late;
-        clock_.window_bytes += static_cast<std::uint32_t>(data.size());
-    }
-    std::size_t late_bytes() const noexcept {
-        return (flags_ & late) != 0 ? clock_.window_bytes : 0;
     }
 
     error may_queue() noexcept {

@@ -27,24 +27,29 @@ namespace tcp::inline v0 {
 /// are used again. Every function may be called from every thread, and is about what was true at
 /// that moment. It may be kept as long as one likes, longer than the server.
 ///
-/// What one thread sends and posts arrives in that order. From a hook, too, it arrives when the
-/// hook has returned.
+/// What one thread sends and posts arrives in that order. From a hook, too, it arrives later: at
+/// the end of the batch of events.
 class connection_handle {
 public:
     /// Names nobody.
     connection_handle() noexcept = default;
 
     connection_handle(const connection_handle& other) noexcept
-        : mail_{other.mail_}, peer_{other.peer_}, generation_{other.generation_} {
+        : mail_{other.mail_},
+          peer_{other.peer_},
+          slot_{other.slot_},
+          generation_{other.generation_} {
         if (mail_ != nullptr) mail_->hold();
     }
     connection_handle(connection_handle&& other) noexcept
         : mail_{std::exchange(other.mail_, nullptr)},
           peer_{other.peer_},
+          slot_{other.slot_},
           generation_{other.generation_} {}
     connection_handle& operator=(connection_handle other) noexcept {
         std::swap(mail_, other.mail_);
         peer_ = other.peer_;
+        slot_ = other.slot_;
         generation_ = other.generation_;
         return *this;
     }
@@ -66,8 +71,8 @@ public:
 
     /// Calls `call(tcp::connection&)` on the thread of the connection, as if it were a hook: what
     /// it throws ends the connection. It is moved there and is destroyed there, or here when the
-    /// result says error::not_open. When the connection ends before its turn comes, it is destroyed
-    /// and not called. Throws std::bad_alloc.
+    /// result says error::not_open. When on_close comes before its turn does, it is destroyed and
+    /// not called. Throws std::bad_alloc.
     template <class F>
     send_result post(F call) const {
         static_assert(std::is_invocable_v<F&, connection&>,
@@ -93,23 +98,32 @@ private:
 
     struct connection_message : detail::message {
         connection_message(delivery how, const connection_handle& h, std::size_t count) noexcept
-            : message{how, h.peer_, h.generation_, count} {}
+            : message{how, h.slot_, count}, to{h.peer_}, generation{h.generation_} {}
 
+        /// Whether it is still this life of the slot.
         bool arrived() const noexcept { return to->generation_.load_relaxed() == generation; }
+
+        // What cannot be sent any more stays counted as under way, for close_reason::unsent.
+        template <class Data>
+        void deliver_bytes(const Data& data) noexcept {
+            if (arrived() && to->send_or_end(data)) to->loop_->mail->arrived(slot, size);
+        }
+
+        connection* const to;
+        const std::uint32_t generation;
     };
 
     // The bytes stand behind it.
     struct copied_message : connection_message {
         static copied_message* make(const connection_handle& h, bytes data) {
             void* const memory = ::operator new(sizeof(copied_message) + data.size());
-            auto* const one = ::new (memory)
-                copied_message{[](message& m, detail::loop_context&) noexcept {
-                                   auto& self = static_cast<copied_message&>(m);
-                                   if (self.arrived())
-                                       self.to->send_late(bytes{self.data(), self.size});
-                                   destroy(&self);
-                               },
-                               h, data.size()};
+            auto* const one =
+                ::new (memory) copied_message{[](message& m, detail::loop_context&) noexcept {
+                                                  auto& self = static_cast<copied_message&>(m);
+                                                  self.deliver_bytes(bytes{self.data(), self.size});
+                                                  destroy(&self);
+                                              },
+                                              h, data.size()};
             if (!data.empty()) std::memcpy(one->data(), data.data(), data.size());
             return one;
         }
@@ -122,7 +136,7 @@ private:
         shared_message(const connection_handle& h, const shared_bytes& d) noexcept
             : connection_message{[](message& m, detail::loop_context&) noexcept {
                                      auto& self = static_cast<shared_message&>(m);
-                                     if (self.arrived()) self.to->send_late(self.data);
+                                     self.deliver_bytes(self.data);
                                      destroy(&self);
                                  },
                                  h, d.size()},
@@ -147,8 +161,11 @@ private:
     };
 
     // The mailbox is held already.
-    connection_handle(detail::mailbox& mail, connection& peer, std::uint32_t generation) noexcept
-        : mail_{&mail}, peer_{&peer}, generation_{generation} {}
+    connection_handle(detail::mailbox& mail, connection& peer) noexcept
+        : mail_{&mail},
+          peer_{&peer},
+          slot_{peer.slot_},
+          generation_{peer.generation_.load_relaxed()} {}
 
     // Under the lock of the mailbox, with the loop and so the slot there.
     bool names_it() const noexcept { return peer_->generation_.load_relaxed() == generation_; }
@@ -162,13 +179,16 @@ private:
 
     detail::mailbox* mail_ = nullptr;
     connection* peer_ = nullptr;
+    std::uint32_t slot_ = 0;
     std::uint32_t generation_ = 0;
 };
 
 inline connection_handle connection::handle() {
+    if ((flags_ & finished) != 0) return {};
     if (loop_->mail == nullptr) loop_->mail = new detail::mailbox{*loop_};
+    loop_->mail->count_for(slot_);
     loop_->mail->hold();
-    return {*loop_->mail, *this, generation_.load_relaxed()};
+    return {*loop_->mail, *this};
 }
 
 }  // namespace tcp::inline v0

@@ -64,7 +64,7 @@ public:
     group(const group&) = delete;
     group& operator=(const group&) = delete;
 
-    /// Members may be left: nobody reaches them any more. No thread may be in send().
+    /// Members may be left: what is under way still reaches them. No thread may be in send().
     ~group() {
         for (detail::group_part* one = first_.load_acquire(); one != nullptr;)
             std::exchange(one, one->next)->let_go();
@@ -107,11 +107,14 @@ public:
         ~member() { leave(); }
 
         /// From now on this connection gets what the group is sent, and no longer what the one it
-        /// was in before is sent. The group may go before the member. Not in on_close. Throws
-        /// std::bad_alloc.
+        /// was in before is sent. The group may go before the member. In on_close it only leaves.
+        /// Throws std::bad_alloc, and changes nothing then.
         void join(group& to, connection& peer) {
+            const connection_handle its = peer.handle();
+            if (its == connection_handle{}) return leave();  // on_close: it gets nothing any more
+            detail::group_part& part = to.part_of(*its.mail_);
             leave();
-            part_ = &to.part_of(peer);
+            part_ = &part;
             part_->hold();
             part_->size.fetch_add(1);
             part_->members.push_back(*this);
@@ -142,7 +145,7 @@ private:
                   // A send asks things of the connection and calls no hook, so nobody leaves here.
                   for (auto* one = self.part.members.front(); one != nullptr;
                        one = static_cast<detail::tagged_node<detail::in_group>*>(one->next))
-                      static_cast<member*>(one)->peer_->send_late(self.data);
+                      static_cast<member*>(one)->peer_->send_or_end(self.data);
                   delete &self;
               }},
               part{p},
@@ -157,14 +160,13 @@ private:
         shared_bytes data;
     };
 
-    /// The part of this connection's loop, made where there is none yet.
-    detail::group_part& part_of(connection& peer) {
-        const connection_handle its = peer.handle();
+    /// The part of this loop, made where there is none yet.
+    detail::group_part& part_of(detail::mailbox& mail) {
         const detail::mutex::guard lock{joining_};
         detail::group_part* one = first_.load_relaxed();
-        while (one != nullptr && one->mail != its.mail_) one = one->next;
+        while (one != nullptr && one->mail != &mail) one = one->next;
         if (one == nullptr) {
-            one = new detail::group_part{*its.mail_, first_.load_relaxed()};
+            one = new detail::group_part{mail, first_.load_relaxed()};
             first_.store_release(one);
         }
         return *one;

@@ -6,30 +6,10 @@
 #include <cstdint>
 
 #include <tcp/admission.hpp>
-#include <tcp/detail/address_counts.hpp>
 #include <tcp/duration.hpp>
 #include <tcp/observer.hpp>
 
 namespace tcp::inline v0 {
-
-/// A number of connections, or no limit.
-class address_limit {
-public:
-    constexpr address_limit() noexcept = default;
-
-    // NOLINTNEXTLINE(google-explicit-constructor): a number is one
-    constexpr address_limit(std::size_t most) noexcept
-        : most_{most}, make_{&detail::address_counts::make} {}
-
-    constexpr std::size_t most() const noexcept { return most_; }
-
-    // Only a program that sets a limit names what counts, and has it compiled.
-    detail::address_counts* make() const { return make_ != nullptr ? make_(most_) : nullptr; }
-
-private:
-    std::size_t most_ = static_cast<std::size_t>(-1);
-    detail::address_counts* (*make_)(std::size_t) = nullptr;
-};
 
 /// Sizes are bytes. The defaults are safe for a server that faces the internet.
 struct options {

@@ -9,6 +9,7 @@ namespace tcp::inline v0::detail {
 template <class T>
 class atomic {
 public:
+    constexpr atomic() noexcept = default;
     constexpr explicit atomic(T value) noexcept : value_{value} {}
     atomic(const atomic&) = delete;
     atomic& operator=(const atomic&) = delete;
@@ -29,7 +30,7 @@ public:
     }
 
 private:
-    T value_;
+    T value_{};
 };
 
 }  // namespace tcp::inline v0::detail

@@ -314,7 +314,7 @@ protected:
     /// Handles name it no more. How many bytes they sent that have not arrived here.
     [[gnu::cold]] std::size_t dismiss(slot_type& s) noexcept {
         const std::uint32_t next = s.generation_.load_relaxed() + 1;
-        if (mail != nullptr) return s.late_bytes() + mail->dismiss(s, s.generation_, next);
+        if (mail != nullptr) return mail->dismiss(s.slot_, s.generation_, next);
         s.generation_.store_relaxed(next);
         return 0;
     }

@@ -11,6 +11,7 @@
 
 #include <tcp/detail/atomic.hpp>
 #include <tcp/detail/mutex.hpp>
+#include <tcp/detail/slot_array.hpp>
 #include <tcp/loop/loop_context.hpp>
 
 namespace tcp::inline v0::detail {
@@ -20,15 +21,13 @@ struct message {
     /// Called once, on the thread of the loop. It destroys the message.
     using delivery = void (*)(message&, loop_context&) noexcept;
 
-    explicit message(delivery d, connection* c = nullptr, std::uint32_t g = 0,
-                     std::size_t count = 0) noexcept
-        : deliver{d}, to{c}, generation{g}, size{count} {}
+    explicit message(delivery d, std::uint32_t s = 0, std::size_t count = 0) noexcept
+        : deliver{d}, slot{s}, size{count} {}
 
     message* next = nullptr;
     delivery deliver;
-    connection* to;            // whom it is for, if it is for one connection,
-    std::uint32_t generation;  // in this life of its slot
-    std::size_t size;          // bytes to send
+    std::uint32_t slot;  // of the connection that it has bytes for
+    std::size_t size;    // bytes
 };
 
 /// It outlives its loop as long as somebody holds it: who posts then hears that the loop is gone.
@@ -58,6 +57,7 @@ public:
         one.next = nullptr;
         (first_ != nullptr ? last_->next : first_) = &one;
         last_ = &one;
+        if (one.size != 0) under_way_[one.slot].fetch_add(one.size);
         const std::size_t before = count_.load_relaxed();
         count_.store_release(before + 1);
         // Behind the count, which is what the loop looks at when it wakes up, and before it sleeps.
@@ -84,17 +84,24 @@ public:
             if (message* const one = take()) one->deliver(*one, loop);
     }
 
+    /// From now on what is posted to the connection of this slot is counted. Throws std::bad_alloc.
+    void count_for(std::uint32_t slot) {
+        const mutex::guard lock{mutex_};
+        under_way_.grow_to(slot);
+    }
+
+    /// So many bytes posted to this connection have reached it.
+    void arrived(std::uint32_t slot, std::size_t bytes) noexcept {
+        under_way_[slot].fetch_add(0 - bytes);
+    }
+
     /// Changes the generation of a slot, so that nothing can be posted to its connection any more.
-    /// How many bytes wait here for it: they have nowhere to go.
-    virtual std::size_t dismiss(const connection& c, atomic<std::uint32_t>& generation,
+    /// How many bytes were that have not reached it, and never will.
+    virtual std::size_t dismiss(std::uint32_t slot, atomic<std::uint32_t>& generation,
                                 std::uint32_t next) noexcept {
         const mutex::guard lock{mutex_};
-        const std::uint32_t last = generation.load_relaxed();
         generation.store_relaxed(next);
-        std::size_t sum = 0;
-        for (const message* one = first_; one != nullptr; one = one->next)
-            if (one->to == &c && one->generation == last) sum += one->size;
-        return sum;
+        return slot < under_way_.size() ? under_way_[slot].exchange(0) : 0;
     }
 
     /// The loop ends: nothing can be posted from now on. What was is delivered.
@@ -124,6 +131,7 @@ private:
     message* first_ = nullptr;
     message* last_ = nullptr;
     atomic<std::size_t> count_{0};
+    slot_array<atomic<std::size_t>, 256> under_way_;  // bytes, by slot; grows under the lock
     atomic<long> holders_{1};
 };
 

@@ -1,0 +1,30 @@
+// A chat room: what one says, all hear. `chat [port]`, 12345 if left out; then `nc localhost
+// 12345`.
+#include <cstdlib>
+#include <string>
+#include <tcp/group.hpp>
+#include <tcp/server.hpp>
+
+struct guest {
+    tcp::group* room;
+    tcp::group::member in;  // leaves with its connection
+    std::string name;
+
+    void on_open(tcp::connection& peer) {
+        name = peer.remote_endpoint().to_string();
+        in.join(*room, peer);
+        room->send(name + " came\n");
+    }
+    void on_data(tcp::connection&, tcp::bytes said) {
+        room->send(name + ": " + std::string{tcp::as_text(said)});
+    }
+    void on_close(tcp::connection&, const tcp::close_reason&) { room->send(name + " left\n"); }
+};
+
+int main(int argc, char** argv) {
+    tcp::group room;
+    tcp::server<guest> server{guest{&room, {}, {}}, tcp::options{.threads = 0}};
+    server.bind(argc > 1 ? std::atoi(argv[1]) : 12345);
+    server.listen();
+    server.run();
+}
