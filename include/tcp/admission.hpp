@@ -40,10 +40,11 @@ public:
     /// Everybody may connect.
     constexpr admission() noexcept = default;
 
-    // NOLINTNEXTLINE(google-explicit-constructor): a function is one
+    // NOLINTBEGIN(google-explicit-constructor): a function is one
     template <class F>
     requires(std::is_invocable_r_v<bool, const F&, const endpoint&>) admission(F allows)
         : held_{new holder<F>{std::move(allows)}} {}
+    // NOLINTEND(google-explicit-constructor)
 
     admission(const admission& other) noexcept : held_{other.held_} {
         if (held_ != nullptr) held_->holders.fetch_add(1);

@@ -312,7 +312,7 @@ template <class Holder>
     if (const auto why = may_queue(); why != error{}) return send_result{why};
     if (data.empty()) return {};
     own_lent();
-    queue_.append_held(loop_->pool, data, std::move(holder));
+    queue_.append_held(loop_->pool, data, std::forward<Holder>(holder));
     touch();
     return {};
 }

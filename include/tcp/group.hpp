@@ -139,7 +139,7 @@ public:
 
 private:
     struct message : detail::message {
-        message(detail::group_part& p, const shared_bytes& d) noexcept
+        message(detail::group_part& p, shared_bytes d) noexcept
             : detail::message{[](detail::message& m, detail::loop_context&) noexcept {
                   auto& self = static_cast<message&>(m);
                   // A send asks things of the connection and calls no hook, so nobody leaves here.
@@ -149,7 +149,7 @@ private:
                   delete &self;
               }},
               part{p},
-              data{d} {
+              data{std::move(d)} {
             part.hold();
         }
         message(const message&) = delete;

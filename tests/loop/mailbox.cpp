@@ -30,7 +30,7 @@ class toy_loop final : public tcp::detail::loop_context {
 public:
     toy_loop() { mail = new mailbox{*this}; }
     ~toy_loop() {
-        mail->close();
+        mail->close(*this);
         mail->let_go();
     }
 
@@ -182,7 +182,7 @@ TEST_CASE("mailbox: close delivers the rest, and then nothing can be posted") {
     two.then = &three;
     CHECK(post(loop, one));
     CHECK(post(loop, two));
-    loop.mail->close();
+    loop.mail->close(loop);
     CHECK(loop.seen == std::vector{1, 2});
     CHECK_FALSE(two.then_posted);
     CHECK_FALSE(post(loop, three));
@@ -193,9 +193,21 @@ TEST_CASE("mailbox: close delivers the rest, and then nothing can be posted") {
     CHECK_FALSE(loop.mail->post(three, ask));
     CHECK_FALSE(loop.mail->holds(ask));
     CHECK_FALSE(asked);  // what it would look at may be gone
-    loop.mail->close();
+    loop.mail->close(loop);
     CHECK(loop.seen == std::vector{1, 2});
     CHECK(loop.wakes() == 1);
+}
+
+TEST_CASE("mailbox: closes only if nothing waits") {
+    toy_loop loop;
+    note one{1}, two{2};
+    CHECK(post(loop, one));
+    CHECK_FALSE(loop.mail->close_if_empty());
+    CHECK(post(loop, two));  // it is open still
+    loop.mail->deliver(loop);
+    CHECK(loop.mail->close_if_empty());
+    CHECK_FALSE(post(loop, one));
+    CHECK(loop.seen == std::vector{1, 2});
 }
 
 TEST_CASE("mailbox: outlives its loop as long as somebody holds it") {

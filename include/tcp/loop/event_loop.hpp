@@ -53,7 +53,7 @@ public:
 
     /// A connection that another loop accepted and has counted as one of this loop.
     [[gnu::cold]] void arrived(int socket, const endpoint& peer) {
-        if (!over_ && !draining_) {
+        if (!over_) {  // who accepted it had not heard of a drain yet
             open_here(socket, peer, false);
             return;
         }
@@ -177,6 +177,11 @@ private:
         if (team_.observer != nullptr) team_.observer->refused(peer, why);
     }
 
+    /// Whether no other loop hands over a connection any more.
+    [[gnu::cold, gnu::noinline]] bool nothing_comes() noexcept {
+        return mail == nullptr || mail->close_if_empty();
+    }
+
     // Cold, or the compiler would put the one mailbox there is into every program.
     [[gnu::cold, gnu::noinline]] void deliver_mail() noexcept { mail->deliver(*this); }
     bool has_mail() const noexcept { return mail != nullptr && mail->waiting(); }
@@ -213,7 +218,7 @@ private:
             accept_again_ = never;
         }
         obey_hold();
-        if (draining_ && counters_.open.read() == 0) {
+        if (draining_ && counters_.open.read() == 0 && nothing_comes()) {
             shut();
             return false;
         }
@@ -238,7 +243,7 @@ private:
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
         this->close_all(closed_by::server_stopping);
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
-        if (mail != nullptr) mail->close();
+        if (mail != nullptr) mail->close(*this);
     }
 
     duration until_deadline(duration at_most) const {

@@ -41,9 +41,9 @@ public:
                                    loop&);
 
     template <class Source, class... EngineArguments>
-    [[gnu::cold]] event_loops(maker others, const options& chosen, Source&& source,
+    [[gnu::cold]] event_loops(maker others, options chosen, Source&& source,
                               EngineArguments&&... arguments)
-        : settings_{chosen},
+        : settings_{std::move(chosen)},
           handlers_{std::forward<Source>(source)},
           team_{settings_},
           first_{settings_, handlers_, team_, std::forward<EngineArguments>(arguments)...},

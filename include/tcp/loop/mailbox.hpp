@@ -104,14 +104,21 @@ public:
         return slot < under_way_.size() ? under_way_[slot].exchange(0) : 0;
     }
 
+    /// Nothing can be posted from now on, unless something waits: false then.
+    virtual bool close_if_empty() noexcept {
+        const mutex::guard lock{mutex_};
+        if (first_ != nullptr) return false;
+        loop_ = nullptr;
+        return true;
+    }
+
     /// The loop ends: nothing can be posted from now on. What was is delivered.
-    virtual void close() noexcept {
-        loop_context* loop = nullptr;
+    virtual void close(loop_context& loop) noexcept {
         {
             const mutex::guard lock{mutex_};
-            loop = std::exchange(loop_, nullptr);
+            loop_ = nullptr;
         }
-        while (message* const one = take()) one->deliver(*one, *loop);
+        while (message* const one = take()) one->deliver(*one, loop);
     }
 
 private:

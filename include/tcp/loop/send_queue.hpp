@@ -53,8 +53,9 @@ public:
         if (std::is_same_v<Holder, std::string> && data.size() < worth_a_segment)
             return append(pool, data);
         segment* const one = make_segment(pool, sizeof(segment) + sizeof(held<Holder>));
-        const auto* const owner = ::new (one->storage()) held<Holder>{
-            {[](void* self) { static_cast<held<Holder>*>(self)->~held(); }}, std::move(holder)};
+        const auto* const owner = ::new (one->storage())
+            held<Holder>{{[](void* self) { static_cast<held<Holder>*>(self)->~held(); }},
+                         std::forward<Holder>(holder)};
         if constexpr (std::is_same_v<Holder, std::string>) data = as_bytes(owner->bytes);
         one->begin = data.data();
         one->end = data.data() + data.size();
