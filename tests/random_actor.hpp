@@ -16,6 +16,7 @@
 
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>
+#include <tcp/connection_handle.hpp>
 #include <tcp/options.hpp>
 #include <tcp/simulation.hpp>
 
@@ -51,10 +52,12 @@ struct ledger {
     stage& on;
     visitor* client = nullptr;
     tcp::connection* peer = nullptr;
+    tcp::connection_handle name{};
     std::size_t taken = 0, shown = 0;  // of the client's text
     std::string said{};
     bool inside = false, over = false, ended = false, paused = false, above = false;
     bool closes = false, aborts = false, finishes = false, throws = false;
+    bool talks = false;  // a coroutine: over when that is
     duration opened_at{}, shown_at{}, closed_at{};
     tcp::close_reason why{};
 };
@@ -67,8 +70,9 @@ struct stage {
     duration oversleep{};  // how late the world may wake a server
     enum class reply { echo, copies, frames, some, silence } replies{};
     unsigned closing = 0, aborting = 0, finishing = 0, pausing = 0, throwing = 0, broadcasting = 0;
-    unsigned stopping = 0, failing_copies = 0;
-    bool told = false;  // on the terminal
+    unsigned stopping = 0, failing_copies = 0, posting = 0;
+    bool told = false;   // on the terminal
+    bool talks = false;  // its handlers are coroutines
     bool counts = false, calm = false, stopped = false, drained = false;
     std::vector<std::unique_ptr<visitor>> visitors{};
     std::vector<std::unique_ptr<ledger>> ledgers{};
@@ -82,6 +86,7 @@ struct stage {
     std::size_t high_mark() const {
         return set.high_mark < set.send_queue_limit ? set.high_mark : set.send_queue_limit;
     }
+    bool limits_memory() const { return set.memory_limit != tcp::options{}.memory_limit; }
     bool chance(unsigned per_mille) { return !calm && dice.chance(per_mille); }
     ledger* random_open() {
         std::vector<ledger*> open;
@@ -90,6 +95,31 @@ struct stage {
         return open.empty() ? nullptr : open[dice.below(open.size())];
     }
 };
+
+// A connection begins.
+inline ledger& meet(stage& on, tcp::connection& peer) {
+    ledger& book = *on.ledgers.emplace_back(std::make_unique<ledger>(ledger{on}));
+    book.peer = &peer;
+    book.name = peer.handle();
+    book.opened_at = book.shown_at = on.world.now();
+    const tcp::endpoint remote = peer.remote_endpoint();
+    for (const auto& one : on.visitors)
+        if (one->name.local_endpoint() == remote) book.client = one.get();
+    on.expect(book.client != nullptr, "on_open does not know the peer's address");
+    return book;
+}
+
+// What would otherwise stay as it is for ever is brought on its way: L speaks of active
+// connections.
+inline void calm_down(ledger& one) {
+    one.name.post([&one](tcp::connection& peer) {
+        if (std::exchange(one.paused, false)) peer.resume_receive();
+        if (one.ended && !std::exchange(one.closes, true)) {
+            one.closed_at = one.on.world.now();
+            peer.close();
+        }
+    });
+}
 
 // One handler: says something, now and then does mischief, and compares all it sees with what its
 // client sent.
@@ -109,19 +139,13 @@ public:
 protected:
     void opened(tcp::connection& peer) {
         stage_->expect(book_ == nullptr, "B: on_open twice");
-        book_ = stage_->ledgers.emplace_back(std::make_unique<ledger>(ledger{*stage_})).get();
-        book_->peer = &peer;
-        book_->opened_at = book_->shown_at = stage_->world.now();
-        const tcp::endpoint remote = peer.remote_endpoint();
-        for (const auto& one : stage_->visitors)
-            if (one->name.local_endpoint() == remote) book_->client = one.get();
-        stage_->expect(book_->client != nullptr, "on_open does not know the peer's address");
-        const hook here{*this, "on_open"};
+        book_ = &meet(*stage_, peer);
+        const hook here{*book_, "on_open"};
         misbehave(peer);
     }
 
     std::size_t shown(tcp::connection& peer, tcp::bytes data) {
-        const hook here{*this, "on_data", data.size()};
+        const hook here{*book_, "on_data", data.size()};
         const std::string_view all{book_->client->text};
         stage_->expect(!data.empty(), "on_data without data");
         book_->shown_at = stage_->world.now();
@@ -135,7 +159,6 @@ protected:
         stage_->expect(stage_->broadcasting != 0 || below_mark(peer),
                        "H: on_data above the high mark");
         book_->shown = std::max(book_->shown, book_->taken + data.size());
-        if (stage_->calm) calm_down();
         const std::size_t count = answer(peer, data);
         book_->taken += count;
         misbehave(peer);
@@ -143,7 +166,7 @@ protected:
     }
 
     void end_seen(tcp::connection& peer) {
-        const hook here{*this, "on_end"};
+        const hook here{*book_, "on_end"};
         stage_->expect(!book_->ended, "on_end twice");
         stage_->expect(!book_->paused, "H: on_end though receiving is paused");
         stage_->expect(book_->client->finished, "on_end though the peer has not finished");
@@ -157,17 +180,17 @@ protected:
     }
 
     void writable(tcp::connection& peer) {
-        const hook here{*this, "on_writable", peer.send_queue_size()};
+        const hook here{*book_, "on_writable", peer.send_queue_size()};
         stage_->expect(peer.send_queue_size() <= stage_->set.low_mark,
                        "on_writable above the low mark");
-        stage_->expect(std::exchange(book_->above, false),
+        stage_->expect(std::exchange(book_->above, false) || stage_->limits_memory(),
                        "H: on_writable, and never above the mark");
         if (stage_->dice.chance(100)) say(*book_, tcp::as_bytes("writable"));
         misbehave(peer);
     }
 
     void closed(tcp::connection& peer, const tcp::close_reason& why) {
-        const hook here{*this, "on_close", why.unsent};
+        const hook here{*book_, "on_close", why.unsent};
         stage& on = *stage_;
         const ledger& book = *book_;
         const bool lossy = on.world.current_faults().reset_per_mille != 0 || on.calm;
@@ -202,7 +225,7 @@ protected:
 private:
     struct hook {
         ledger& book;
-        hook(actor& of, const char* name, std::size_t size = 0) : book{*of.book_} {
+        hook(ledger& of, const char* name, std::size_t size = 0) : book{of} {
             if (book.on.told)
                 std::printf("%lld us, connection %zu: %s %zu\n",
                             static_cast<long long>(book.on.world.now().nanoseconds() / 1000),
@@ -241,14 +264,14 @@ private:
         return peer.send_queue_size() <= stage_->high_mark() || !peer.send(tcp::bytes{});
     }
 
-    void say(ledger& to, tcp::bytes data) {
+    static void say(ledger& to, tcp::bytes data) {
         const bool queued = bool(to.peer->send(data));
+        stage& on = to.on;
         if (queued) to.said += tcp::as_text(data);
-        stage_->expect(!queued || !(to.closes || to.aborts || to.finishes), "send() after close()");
-        stage_->expect(
-            !queued || to.peer->send_queue_size() <= stage_->set.send_queue_limit + data.size(),
-            "D: more is queued than the limit allows");
-        if (to.peer->send_queue_size() > stage_->high_mark()) to.above = true;
+        on.expect(!queued || !(to.closes || to.aborts || to.finishes), "send() after close()");
+        on.expect(!queued || to.peer->send_queue_size() <= on.set.send_queue_limit + data.size(),
+                  "D: more is queued than the limit allows");
+        if (to.peer->send_queue_size() > on.high_mark()) to.above = true;
     }
 
     std::size_t answer(tcp::connection&, tcp::bytes data) {
@@ -273,8 +296,8 @@ private:
         return static_cast<std::size_t>(stage_->dice.between(0, data.size()));
     }
 
-    void close(ledger& one) {
-        if (!std::exchange(one.closes, true)) one.closed_at = stage_->world.now();
+    static void close(ledger& one) {
+        if (!std::exchange(one.closes, true)) one.closed_at = one.on.world.now();
         one.peer->close();
     }
 
@@ -289,6 +312,7 @@ private:
                 other->paused = false;
                 other->peer->resume_receive();
             }
+        if (on.chance(on.posting)) post();
         if (on.chance(on.finishing)) {
             peer.shutdown_send();
             book_->finishes = true;
@@ -310,14 +334,21 @@ private:
         }
     }
 
-    // What would otherwise stay as it is for ever is brought on its way: L speaks of active
-    // connections.
-    void calm_down() {
-        for (const auto& one : stage_->ledgers) {
-            if (one->over) continue;
-            if (std::exchange(one->paused, false)) one->peer->resume_receive();
-            if (one->ended && !one->closes) close(*one);
-        }
+    // Through handles, to anybody: to those that are over it must be refused.
+    void post() {
+        stage& on = *stage_;
+        const ledger& any = *on.ledgers[on.dice.below(on.ledgers.size())];
+        on.expect(any.name.open() == !any.over, "38: a handle does not know who is there");
+        if (any.over) on.expect(!any.name.send("stale"), "38: a stale handle sends");
+        ledger* const other = on.random_open();
+        if (other == nullptr) return;
+        on.expect(bool(other->name.post([other](tcp::connection& it) {
+                      const hook here{*other, "post"};
+                      other->on.expect(other->peer == &it, "72: a post to another connection");
+                      if (other->on.dice.chance(500)) say(*other, tcp::as_bytes("posted"));
+                      if (other->on.chance(100)) close(*other);
+                  })),
+                  "a post to an open connection was refused");
     }
 
     stage* stage_;
