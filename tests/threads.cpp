@@ -456,6 +456,103 @@ TEST_CASE("group: a broadcast reaches the members on all loops, in order") {
     CHECK(soon([&] { return room.size() == 0; }));
 }
 
+TEST_CASE("threads: run_for() and accept() serve everybody on their own thread") {
+    record seen;
+    auto server = make(seen, {.threads = 3});
+    const endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    {
+        std::vector<client> clients;
+        for (int i = 0; i != 6; ++i) clients.emplace_back(where);
+        for (const client& each : clients) REQUIRE(each.send("x"));
+        for (int i = 0; i != 200 && seen.opens != 6; ++i) server.run_for(10ms);
+        server.run_for(10ms);
+        CHECK(seen.shares() == std::vector<int>{6});
+        for (const client& each : clients) CHECK(each.receive(1) == "x");
+    }
+    while (seen.closes != 6) server.run_for(10ms);
+    std::thread runner{[&] { server.run(); }};  // and now all of them
+    std::vector<client> clients;
+    for (int i = 0; i != 6; ++i) {
+        clients.emplace_back(where);
+        CHECK(clients.back().echoes("x"));
+    }
+    server.stop();
+    runner.join();
+    CHECK_FALSE(client{where}.connected());
+}
+
+TEST_CASE("44 threads: a server that was run in pieces stops listening when it stops") {
+    record seen;
+    auto server = make(seen, {.threads = 3});
+    const endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    server.run_for(1ms);
+    server.stop();
+    CHECK_FALSE(server.run_for(1ms));
+    CHECK_FALSE(client{where}.connected());
+}
+
+TEST_CASE("44 threads: the last hooks may ask for statistics, and stop") {
+    struct asks {
+        std::unique_ptr<tcp::server<asks>>* server;
+        std::atomic<std::uint64_t>* open;
+        void on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); }
+        void on_close(tcp::connection&, const tcp::close_reason&) {
+            tcp::server<asks>* const one = server->get();
+            if (one == nullptr) return;
+            *open += one->statistics().open;
+            one->stop();
+        }
+    };
+    std::unique_ptr<tcp::server<asks>> server;
+    std::atomic<std::uint64_t> open{0};
+    server = std::make_unique<tcp::server<asks>>(asks{&server, &open}, tcp::options{.threads = 3});
+    const endpoint where = server->bind("127.0.0.1:0");
+    server->listen();
+    std::vector<client> clients;
+    for (int i = 0; i != 3; ++i) clients.emplace_back(where);
+    while (server->statistics().open != 3) server->run_for(10ms);
+    delete server.get();  // its hooks still reach it
+    (void)server.release();
+    CHECK(open == 3 + 2 + 1);
+}
+
+TEST_CASE("group: a member that outlives its connection is sent nothing, nor is who comes next") {
+    tcp::group room;
+    std::vector<std::unique_ptr<tcp::group::member>> members;
+    struct guest {
+        tcp::group* room;
+        std::vector<std::unique_ptr<tcp::group::member>>* members;
+        void on_open(tcp::connection& peer) {
+            if (!members->empty()) return;
+            members->push_back(std::make_unique<tcp::group::member>());
+            members->back()->join(*room, peer);
+        }
+        void on_data(tcp::connection& peer, tcp::bytes data) {
+            room->send("to the members");
+            peer.send(data);
+        }
+    };
+    {
+        tcp::server<guest> server{guest{&room, &members}};
+        const endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        {
+            const client first{where};
+            while (server.statistics().open != 1) server.run_for(1ms);
+        }
+        while (server.statistics().open != 0) server.run_for(1ms);
+        const client next{where};
+        next.send("x");
+        for (int i = 0; i != 5; ++i) server.run_for(10ms);
+        CHECK(next.receive(1) == "x");
+        CHECK(server.statistics().bytes_sent == 1);
+        members.clear();
+    }
+    CHECK(room.size() == 0);
+}
+
 TEST_CASE("threads: a simulation has one") {
     tcp::simulation world{1};
     CHECK_THROWS_WITH_AS((tcp::server<tcp::echo, tcp::simulated_engine>{

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <utility>
 
@@ -119,6 +120,7 @@ public:
             part_->size.fetch_add(1);
             part_->members.push_back(*this);
             peer_ = &peer;
+            generation_ = peer.generation_.load_relaxed();
         }
 
         /// Gets nothing from now on. Nothing happens to one that is in no group.
@@ -135,6 +137,11 @@ public:
         friend class group;
         detail::group_part* part_ = nullptr;
         connection* peer_ = nullptr;
+        std::uint32_t generation_ = 0;  // of the connection: a member may outlive it
+
+        void send(const shared_bytes& data) noexcept {
+            if (peer_->generation_.load_relaxed() == generation_) peer_->send_or_end(data);
+        }
     };
 
 private:
@@ -145,7 +152,7 @@ private:
                   // A send asks things of the connection and calls no hook, so nobody leaves here.
                   for (auto* one = self.part.members.front(); one != nullptr;
                        one = static_cast<detail::tagged_node<detail::in_group>*>(one->next))
-                      static_cast<member*>(one)->peer_->send_or_end(self.data);
+                      static_cast<member*>(one)->send(self.data);
                   delete &self;
               }},
               part{p},

@@ -9,7 +9,8 @@ namespace tcp::inline v0 {
 
 class connection;
 
-/// Override what is of interest and give its address to options::observer; it outlives the server.
+/// Override what is of interest and give its address to options::observer; it lives until the
+/// server is gone and its run() has returned.
 /// Each function is called on the thread of a loop, with options::threads on several at a time, and
 /// keeps that loop waiting. A connection is known by its address, until closed(). What a message
 /// holds is the handler's to see: tcp::logged shows it.

@@ -139,7 +139,8 @@ public:
     /// A descriptor of the socket that was bound or adopted as the nth, for a process that takes
     /// over: it adopts it, and nobody who connects meanwhile notices. This server goes on until
     /// drain(). The descriptor is the caller's, CLOEXEC (clear that in the child, fcntl(2)), and so
-    /// is the file of a unix-domain socket. Before the server drains or stops. The system's errors.
+    /// is the file of a unix-domain socket. Before the server drains or stops, and not while a
+    /// signal or another thread may make it. The system's errors.
     [[gnu::cold]] int release(std::size_t nth = 0) {
         return thrown_if_failed([&](std::error_code& failure) { return release(nth, failure); });
     }
@@ -189,7 +190,7 @@ public:
     }
     [[gnu::cold]] void run(std::error_code& failure) {
         const turn now{loops_};
-        if (may_run(now, failure)) now->run(failure);
+        if (may_run(now, failure)) now->run(bound_count_, failure);
     }
 
     /// Accepts and serves for so long, for a program that has a loop of its own. False when the
@@ -342,7 +343,6 @@ private:
             last = loops_->first().engine().bound(i);
             loops_->first().engine().listen(i, backlog, failure);
         }
-        if (!failure) loops_->share_listeners(bound_count_, failure);
         listening_ = !failure;
     }
 

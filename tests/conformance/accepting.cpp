@@ -6,6 +6,7 @@
 #include <sys/time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstddef>
@@ -334,9 +335,9 @@ TEST_CASE("12 clients that reset before accept leave the listener alive") {
 }
 
 TEST_CASE("13 EINTR storms lose nothing") {
-    static volatile sig_atomic_t signals = 0;
+    static std::atomic<int> signals{0};
     struct sigaction count = {}, former = {};
-    count.sa_handler = [](int) { signals = signals + 1; };  // and no SA_RESTART
+    count.sa_handler = [](int) { ++signals; };  // and no SA_RESTART
     REQUIRE(::sigaction(SIGALRM, &count, &former) == 0);
     sigset_t alarm = {};
     ::sigaddset(&alarm, SIGALRM);

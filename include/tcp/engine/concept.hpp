@@ -117,7 +117,8 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     // each. bound() gives the endpoint again. adopt() does the same with a socket that is bound
     // already, perhaps listens, and belongs to the engine from then on. share() gives a second
     // descriptor of a listener's socket, for another engine to adopt(), and leaves the first as it
-    // is. Nothing is accepted before arm_accept().
+    // is. Nothing is accepted before arm_accept(), which
+    // gives 0, or the errno that kept it from arming.
     { e.bind(where, failure) } -> std::same_as<endpoint>;
     { e.adopt(socket, failure) } -> std::same_as<endpoint>;
     { e.share(listener, failure) } -> std::same_as<int>;
@@ -125,7 +126,7 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     { fixed.bound(listener) } -> std::same_as<endpoint>;
     { e.unbind(listener) } -> std::same_as<void>;
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;
-    { e.arm_accept(listener, accept) } -> std::same_as<void>;
+    { e.arm_accept(listener, accept) } -> std::same_as<int>;
     { e.pause_accept(listener) } -> std::same_as<void>;
     { e.close_listeners() } -> std::same_as<void>;
 

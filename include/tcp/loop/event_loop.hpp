@@ -63,6 +63,9 @@ public:
         refused(peer, refused_by::stopping);
     }
 
+    /// Whether it has not begun to end.
+    bool takes_connections() const noexcept { return !over_ && !draining_ && !stop_wanted(); }
+
     /// Accepts and serves to the end.
     [[gnu::cold]] void run() {
         accept_many();
@@ -107,6 +110,16 @@ public:
         this->settle_touched();
         expire();
         return serving();
+    }
+
+    /// Ends everything and waits until the engine has let go of every connection.
+    [[gnu::cold]] void shut() {
+        if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
+        stop_wanted_.store_release(true);  // a server that has drained is stopped, too
+        if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
+        this->close_all(closed_by::server_stopping);
+        while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
+        if (mail != nullptr) mail->close(*this);
     }
 
     // ---- any thread, and signal handlers ----
@@ -190,8 +203,14 @@ private:
 
     [[gnu::cold]] void arm_listeners() {
         const accept_mode mode = accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
-        for (listener_id i = 0; i != listeners_; ++i) engine_.arm_accept(i, mode);
         accept_again_ = never;
+        for (listener_id i = 0; i != listeners_; ++i)
+            if (const int error = engine_.arm_accept(i, mode); error != 0) {
+                counters_.accept_errors.add(1);
+                if (team_.observer != nullptr) team_.observer->accept_failed(error);
+                accept_again_ = engine_.now() + accept_pause;
+                open_when_paused_ = 0;
+            }
     }
 
     [[gnu::cold]] void pause_listeners() {
@@ -236,16 +255,6 @@ private:
         }
     }
 
-    /// Ends everything and waits until the engine has let go of every connection.
-    [[gnu::cold]] void shut() {
-        if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
-        stop_wanted_.store_release(true);  // a server that has drained is stopped, too
-        if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
-        this->close_all(closed_by::server_stopping);
-        while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
-        if (mail != nullptr) mail->close(*this);
-    }
-
     duration until_deadline(duration at_most) const {
         duration first = accept_again_ < drain_deadline_ ? accept_again_ : drain_deadline_;
         if (const tick due = this->timers.next(); due != detail::never) {
@@ -267,10 +276,8 @@ private:
             while (timer_node* const timer = this->timers.due(tick_of(now)))
                 this->timer_is_due(*timer);
         if (accept_again_ <= now) arm_listeners();
-        if (drain_deadline_ <= now) {
-            drain_deadline_ = never;
-            this->close_all(closed_by::drain_deadline);
-        }
+        // It stays: another loop may have handed over one more meanwhile.
+        if (drain_deadline_ <= now) this->close_all(closed_by::drain_deadline);
     }
 
     /// Connections that have a descriptor.

@@ -19,9 +19,9 @@ namespace tcp::inline v0::detail {
 class other_loops {
 public:
     virtual ~other_loops() = default;
-    virtual void share_listeners(listener_id count, std::error_code& failure) = 0;
-    virtual void start(std::error_code& failure) = 0;
+    virtual void start(listener_id listeners, std::error_code& failure) = 0;
     virtual void join() noexcept = 0;
+    virtual void shut() noexcept = 0;
     virtual void stop() noexcept = 0;
     virtual void drain(duration at_most) noexcept = 0;
     virtual void hold_accepting(bool held) noexcept = 0;
@@ -50,20 +50,21 @@ public:
           others_{others != nullptr ? others(settings_, handlers_, team_, first_) : nullptr} {}
     event_loops(const event_loops&) = delete;
     event_loops& operator=(const event_loops&) = delete;
-    [[gnu::cold]] ~event_loops() { delete others_; }
+    // The last hooks may ask for statistics of all.
+    [[gnu::cold]] ~event_loops() {
+        first_.shut();
+        if (others_ != nullptr) others_->shut();
+        delete others_;
+    }
 
     loop& first() noexcept { return first_; }
     const loop& first() const noexcept { return first_; }
 
-    /// All of them listen on what the first one does. On failure none of the others does.
-    void share_listeners(listener_id count, std::error_code& failure) {
-        if (others_ != nullptr) others_->share_listeners(count, failure);
-    }
-
-    /// Runs all of them to the end. Where the system gives no thread, that comes at once.
-    [[gnu::cold]] void run(std::error_code& failure) {
-        if (others_ == nullptr) return first_.run();
-        others_->start(failure);
+    /// Runs all of them to the end, the others on the first one's so many listeners. Where the
+    /// system gives no descriptors or threads for that, the end comes at once.
+    [[gnu::cold]] void run(listener_id listeners, std::error_code& failure) {
+        if (others_ == nullptr || !first_.takes_connections()) return first_.run();
+        others_->start(listeners, failure);
         if (failure) stop();
         first_.run();
         others_->join();

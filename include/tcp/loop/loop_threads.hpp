@@ -49,26 +49,27 @@ public:
         while (workers_ != nullptr) delete std::exchange(workers_, workers_->next);
     }
 
-    void share_listeners(listener_id count, std::error_code& failure) override {
-        for (worker* one = workers_; one != nullptr && !failure; one = one->next)
-            for (listener_id id = 0; id != count && !failure; ++id)
+    void start(listener_id listeners, std::error_code& failure) override {
+        for (worker* one = workers_; one != nullptr && !failure; one = one->next) {
+            for (listener_id id = 0; id != listeners && !failure; ++id)
                 adopt(one->own.engine(), id, failure);
-        for (worker* one = workers_; one != nullptr; one = one->next) {
-            if (failure) one->own.engine().unbind(0);
-            one->own.set_listeners(failure ? 0 : count);
+            one->own.set_listeners(listeners);
         }
-    }
-
-    void start(std::error_code& failure) override {
         for (worker* one = workers_; one != nullptr && !failure; one = one->next) {
             const int error = ::pthread_create(&one->thread, nullptr, &worker::main, one);
             one->started = error == 0;
             if (error != 0) failure.assign(error, std::system_category());
         }
+        if (!failure) first_.hand_over = &hand_over;  // somebody takes it
     }
     void join() noexcept override {
         for (worker* one = workers_; one != nullptr; one = one->next)
             if (std::exchange(one->started, false)) ::pthread_join(one->thread, nullptr);
+        first_.hand_over = nullptr;
+        shut();  // those that got no thread, too
+    }
+    void shut() noexcept override {
+        for (worker* one = workers_; one != nullptr; one = one->next) one->own.shut();
     }
 
     void stop() noexcept override {
@@ -128,11 +129,17 @@ private:
         endpoint peer;
     };
 
+    explicit loop_threads(loop& first, std::size_t count) noexcept : first_{first}, count_{count} {}
+
+    // Its destructor runs if a loop cannot be made.
     loop_threads(std::size_t count, const options& settings,
                  const handler_source<Handler>& handlers, loop_team& team, loop& first)
-        : first_{first}, count_{count} {
+        : loop_threads{first, count} {
         join_team(first, team);
-        for (; count != 0; --count) workers_ = new worker{settings, handlers, team, workers_};
+        for (; count != 0; --count) {
+            workers_ = new worker{settings, handlers, team, workers_};
+            workers_->own.hand_over = &hand_over;
+        }
     }
 
     void adopt(Engine& engine, listener_id id, std::error_code& failure) {
@@ -145,7 +152,6 @@ private:
     static void join_team(loop& one, loop_team& team) {
         if (one.mail == nullptr) one.mail = new mailbox{one};
         one.as_member.mail = one.mail;
-        one.hand_over = &hand_over;
         team.join(one.as_member);
     }
 

@@ -55,11 +55,14 @@ public:
 
     // ---- accepting ----
 
-    [[gnu::cold]] void arm_accept(listener_id id, accept_mode mode) {
+    [[gnu::cold]] int arm_accept(listener_id id, accept_mode mode) {
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
-        if (!std::exchange(l.armed, true))
+        if (l.armed) return 0;
+        const int error =
             set_.add(l.socket.get(), EPOLLIN | EPOLLEXCLUSIVE, key_of({listener_slot, id}));
+        l.armed = error == 0;
+        return error;
     }
 
     void pause_accept(listener_id id) {

@@ -89,10 +89,11 @@ public:
         }
     }
 
-    void arm_accept(listener_id id, accept_mode how) {
+    int arm_accept(listener_id id, accept_mode how) {
         using arming = simulated::listener::arming;
         if (simulated::listener* const one = listening(id, "arm_accept()"))
             one->armed = how == accept_mode::one ? arming::one : arming::many;
+        return 0;
     }
 
     void pause_accept(listener_id id) {
