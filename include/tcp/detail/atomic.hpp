@@ -16,6 +16,9 @@ public:
 
     T load_relaxed() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
     T load_acquire() const noexcept { return __atomic_load_n(&value_, __ATOMIC_ACQUIRE); }
+    /// For the one thread that stores: a plain load, which the compiler may leave out or combine.
+    T load_own() const noexcept { return value_; }
+
     void store_relaxed(T value) noexcept { __atomic_store_n(&value_, value, __ATOMIC_RELAXED); }
     void store_release(T value) noexcept { __atomic_store_n(&value_, value, __ATOMIC_RELEASE); }
 

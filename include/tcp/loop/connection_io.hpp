@@ -58,7 +58,7 @@ protected:
 
     // For the engine it has one name until it is closed; for handles none from on_close on.
     static connection_id id_of(const connection& c) noexcept {
-        return {c.slot_, (c.generation_.load_relaxed() - 1) | 1};
+        return {c.slot_, (c.generation_.load_own() - 1) | 1};
     }
 
     // ---- around a hook ----

@@ -41,7 +41,7 @@ public:
     /// Gives a slot back: its name is nobody's from now on. Its handler is destroyed already, and
     /// it is in no list.
     void release(slot_type& s) noexcept {
-        s.generation_.store_relaxed(((s.generation_.load_relaxed() - 1) | 1) + 2);
+        s.generation_.store_relaxed(((s.generation_.load_own() - 1) | 1) + 2);
         s.flags_ = 0;
         s.errno_ = 0;
         s.reason_ = {};
@@ -52,7 +52,7 @@ public:
     /// The connection of this name, unless it is gone.
     slot_type* find(connection_id id) noexcept {
         slot_type& s = slots_[id.slot];
-        return s.generation_.load_relaxed() == id.generation ? &s : nullptr;
+        return s.generation_.load_own() == id.generation ? &s : nullptr;
     }
 
     /// The same, when its on_close was called and the engine has still to let go of it.
