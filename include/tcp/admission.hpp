@@ -7,19 +7,19 @@
 #include <utility>
 
 #include <tcp/detail/address_counts.hpp>
-#include <tcp/detail/atomic.hpp>
+#include <tcp/detail/counted_pointer.hpp>
 #include <tcp/endpoint.hpp>
 
 namespace tcp::inline v0 {
 
-/// A number of connections, or no limit.
+/// A number of connections. The largest std::size_t, the default, is no limit.
 class address_limit {
 public:
     constexpr address_limit() noexcept = default;
 
     // NOLINTNEXTLINE(google-explicit-constructor): a number is one
     constexpr address_limit(std::size_t most) noexcept
-        : most_{most}, make_{&detail::address_counts::make} {}
+        : most_{most}, make_{most != no_limit ? &detail::address_counts::make : nullptr} {}
 
     constexpr std::size_t most() const noexcept { return most_; }
 
@@ -27,7 +27,9 @@ public:
     detail::address_counts* make() const { return make_ != nullptr ? make_(most_) : nullptr; }
 
 private:
-    std::size_t most_ = static_cast<std::size_t>(-1);
+    static constexpr std::size_t no_limit = static_cast<std::size_t>(-1);
+
+    std::size_t most_ = no_limit;
     detail::address_counts* (*make_)(std::size_t) = nullptr;
 };
 
@@ -46,27 +48,18 @@ public:
         : held_{new holder<F>{std::move(allows)}} {}
     // NOLINTEND(google-explicit-constructor)
 
-    admission(const admission& other) noexcept : held_{other.held_} {
-        if (held_ != nullptr) held_->holders.fetch_add(1);
-    }
-    admission(admission&& other) noexcept : held_{std::exchange(other.held_, nullptr)} {}
-    admission& operator=(admission other) noexcept {
-        std::swap(held_, other.held_);
-        return *this;
-    }
-    ~admission() {
-        if (held_ != nullptr && held_->holders.fetch_add(-1) == 1) held_->destroy(held_);
-    }
-
-    bool allows(const endpoint& peer) const noexcept {
-        return held_ == nullptr || held_->ask(*held_, peer);
-    }
+    bool allows(const endpoint& peer) const noexcept { return !held_ || held_->ask(*held_, peer); }
 
 private:
     struct held {
         bool (*ask)(const held&, const endpoint&) noexcept;
         void (*destroy)(held*) noexcept;
-        detail::atomic<long> holders{1};
+        detail::holder_count holders = {};
+
+        void hold() noexcept { holders.add(); }
+        void let_go() noexcept {
+            if (holders.remove()) destroy(this);
+        }
     };
     template <class F>
     struct holder : held {
@@ -84,7 +77,7 @@ private:
         const F function;
     };
 
-    held* held_ = nullptr;
+    detail::counted_pointer<held> held_;
 };
 
 }  // namespace tcp::inline v0

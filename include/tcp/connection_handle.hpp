@@ -17,6 +17,7 @@
 
 #include <tcp/bytes.hpp>
 #include <tcp/connection.hpp>
+#include <tcp/detail/counted_pointer.hpp>
 #include <tcp/error.hpp>
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/shared_bytes.hpp>
@@ -33,29 +34,6 @@ class connection_handle {
 public:
     /// Names nobody.
     connection_handle() noexcept = default;
-
-    connection_handle(const connection_handle& other) noexcept
-        : mail_{other.mail_},
-          peer_{other.peer_},
-          slot_{other.slot_},
-          generation_{other.generation_} {
-        if (mail_ != nullptr) mail_->hold();
-    }
-    connection_handle(connection_handle&& other) noexcept
-        : mail_{std::exchange(other.mail_, nullptr)},
-          peer_{other.peer_},
-          slot_{other.slot_},
-          generation_{other.generation_} {}
-    connection_handle& operator=(connection_handle other) noexcept {
-        std::swap(mail_, other.mail_);
-        peer_ = other.peer_;
-        slot_ = other.slot_;
-        generation_ = other.generation_;
-        return *this;
-    }
-    ~connection_handle() {
-        if (mail_ != nullptr) mail_->let_go();
-    }
 
     /// Sends a copy of these bytes. The result says error::not_open when the connection is over:
     /// nothing was sent. What is under way when the connection ends is counted in
@@ -83,13 +61,13 @@ public:
 
     /// Whether the connection is there, and its on_close not called yet.
     bool open() const noexcept {
-        return mail_ != nullptr && mail_->holds([this] { return names_it(); });
+        return mail_ && mail_->holds([this] { return names_it(); });
     }
 
     /// Whether both name the same connection, or both nobody. Open or not.
     friend bool operator==(const connection_handle& a, const connection_handle& b) noexcept {
         return a.mail_ == b.mail_ &&
-               (a.mail_ == nullptr || (a.peer_ == b.peer_ && a.generation_ == b.generation_));
+               (!a.mail_ || (a.peer_ == b.peer_ && a.generation_ == b.generation_));
     }
 
 private:
@@ -160,9 +138,8 @@ private:
         F call;
     };
 
-    // The mailbox is held already.
     connection_handle(detail::mailbox& mail, connection& peer) noexcept
-        : mail_{&mail},
+        : mail_{detail::counted_pointer<detail::mailbox>::of(mail)},
           peer_{&peer},
           slot_{peer.slot_},
           generation_{peer.generation_.load_relaxed()} {}
@@ -172,12 +149,12 @@ private:
 
     template <class Message>
     send_result posted(Message* one) const noexcept {
-        if (mail_ != nullptr && mail_->post(*one, [this] { return names_it(); })) return {};
+        if (mail_ && mail_->post(*one, [this] { return names_it(); })) return {};
         Message::destroy(one);
         return send_result{error::not_open};
     }
 
-    detail::mailbox* mail_ = nullptr;
+    detail::counted_pointer<detail::mailbox> mail_;
     connection* peer_ = nullptr;
     std::uint32_t slot_ = 0;
     std::uint32_t generation_ = 0;
@@ -187,7 +164,6 @@ inline connection_handle connection::handle() {
     if ((flags_ & finished) != 0) return {};
     if (loop_->mail == nullptr) loop_->mail = new detail::mailbox{*loop_};
     loop_->mail->count_for(slot_);
-    loop_->mail->hold();
     return {*loop_->mail, *this};
 }
 

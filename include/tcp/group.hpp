@@ -19,6 +19,7 @@
 #include <tcp/connection.hpp>
 #include <tcp/connection_handle.hpp>
 #include <tcp/detail/atomic.hpp>
+#include <tcp/detail/counted_pointer.hpp>
 #include <tcp/detail/intrusive_list.hpp>
 #include <tcp/detail/mutex.hpp>
 #include <tcp/loop/mailbox.hpp>
@@ -32,23 +33,24 @@ struct in_group {};
 
 /// The members that live on one loop. Only that loop's thread touches them.
 struct group_part {
-    explicit group_part(mailbox& m, group_part* n) noexcept : mail{&m}, next{n} { m.hold(); }
+    explicit group_part(mailbox& m, group_part* n) noexcept
+        : mail{counted_pointer<mailbox>::of(m)}, next{n} {}
     group_part(const group_part&) = delete;
     group_part& operator=(const group_part&) = delete;
 
-    void hold() noexcept { holders.fetch_add(1); }
+    void hold() noexcept { holders.add(); }
     void let_go() noexcept {
-        if (holders.fetch_add(-1) == 1) delete this;
+        if (holders.remove()) delete this;
     }
 
     intrusive_list<in_group> members;
-    mailbox* const mail;
+    const counted_pointer<mailbox> mail;
     group_part* const next;
     atomic<std::size_t> size{0};
-    atomic<long> holders{1};  // the group, each member, each message under way
+    holder_count holders;  // the group, each member, each message under way
 
 private:
-    ~group_part() { mail->let_go(); }
+    ~group_part() = default;
 };
 
 }  // namespace detail
@@ -115,8 +117,7 @@ public:
             if (its == connection_handle{}) return leave();  // on_close: it gets nothing any more
             detail::group_part& part = to.part_of(*its.mail_);
             leave();
-            part_ = &part;
-            part_->hold();
+            part_ = detail::counted_pointer<detail::group_part>::of(part);
             part_->size.fetch_add(1);
             part_->members.push_back(*this);
             peer_ = &peer;
@@ -125,17 +126,17 @@ public:
 
         /// Gets nothing from now on. Nothing happens to one that is in no group.
         void leave() noexcept {
-            if (part_ == nullptr) return;
+            if (!part_) return;
             part_->members.remove(*this);
-            part_->size.fetch_add(static_cast<std::size_t>(-1));
-            std::exchange(part_, nullptr)->let_go();
+            part_->size.fetch_subtract(1);
+            part_ = {};
         }
 
-        bool joined() const noexcept { return part_ != nullptr; }
+        bool joined() const noexcept { return static_cast<bool>(part_); }
 
     private:
         friend class group;
-        detail::group_part* part_ = nullptr;
+        detail::counted_pointer<detail::group_part> part_;
         connection* peer_ = nullptr;
         std::uint32_t generation_ = 0;  // of the connection: a member may outlive it
 
@@ -150,28 +151,23 @@ private:
             : detail::message{[](detail::message& m, detail::loop_context&) noexcept {
                   auto& self = static_cast<message&>(m);
                   // A send asks things of the connection and calls no hook, so nobody leaves here.
-                  for (auto* one = self.part.members.front(); one != nullptr;
+                  for (auto* one = self.part->members.front(); one != nullptr;
                        one = static_cast<detail::tagged_node<detail::in_group>*>(one->next))
                       static_cast<member*>(one)->send(self.data);
                   delete &self;
               }},
-              part{p},
-              data{std::move(d)} {
-            part.hold();
-        }
-        message(const message&) = delete;
-        message& operator=(const message&) = delete;
-        ~message() { part.let_go(); }
+              part{detail::counted_pointer<detail::group_part>::of(p)},
+              data{std::move(d)} {}
 
-        detail::group_part& part;
-        shared_bytes data;
+        const detail::counted_pointer<detail::group_part> part;
+        const shared_bytes data;
     };
 
     /// The part of this loop, made where there is none yet.
     detail::group_part& part_of(detail::mailbox& mail) {
         const detail::mutex::guard lock{joining_};
         detail::group_part* one = first_.load_relaxed();
-        while (one != nullptr && one->mail != &mail) one = one->next;
+        while (one != nullptr && one->mail.get() != &mail) one = one->next;
         if (one == nullptr) {
             one = new detail::group_part{mail, first_.load_relaxed()};
             first_.store_release(one);

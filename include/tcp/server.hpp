@@ -102,7 +102,7 @@ public:
         if (!may_bind(failure)) return {};
         const endpoint bound = loops_->first().engine().bind(where, failure);
         if (failure) return {};
-        loops_->first().set_listeners(++bound_count_);
+        one_more_bound();
         return bound;
     }
 
@@ -132,7 +132,7 @@ public:
     [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
         if (!may_bind(failure)) return {};
         const endpoint bound = loops_->first().engine().adopt(socket, failure);
-        if (!failure) loops_->first().set_listeners(++bound_count_);
+        if (!failure) one_more_bound();
         return bound;
     }
 
@@ -147,7 +147,7 @@ public:
     [[gnu::cold]] int release(std::size_t nth, std::error_code& failure) {
         failure.clear();
         const auto id = static_cast<listener_id>(nth);
-        if (nth >= bound_count_) failure = error::not_bound;
+        if (nth >= bound_count()) failure = error::not_bound;
         if (loops_->stop_wanted()) failure = error::stopped;
         if (failure) return -1;
         const int copy = loops_->first().engine().share(id, failure);
@@ -190,7 +190,7 @@ public:
     }
     [[gnu::cold]] void run(std::error_code& failure) {
         const turn now{loops_};
-        if (may_run(now, failure)) now->run(bound_count_, failure);
+        if (may_run(now, failure)) now->run(failure);
     }
 
     /// Accepts and serves for so long, for a program that has a loop of its own. False when the
@@ -306,7 +306,7 @@ private:
                                     endpoint& last) {
         if (!may_bind(failure)) return {};
         endpoint first;
-        const listener_id before = bound_count_;
+        const listener_id before = bound_count();
         std::error_code absent;
         detail::name_lookup names{text, failure};
         while (const endpoint one = names.next()) {
@@ -331,15 +331,16 @@ private:
 
     // Unbinds all but the first so many.
     [[gnu::cold]] void take_back(listener_id count) {
-        bound_count_ = count;
         loops_->first().engine().unbind(count);
         loops_->first().set_listeners(count);
     }
+    void one_more_bound() noexcept { loops_->first().set_listeners(bound_count() + 1); }
+    listener_id bound_count() const noexcept { return loops_->first().listeners(); }
 
     [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return;
-        if (bound_count_ == 0) failure = error::not_bound;
-        for (listener_id i = 0; i != bound_count_ && !failure; ++i) {
+        if (bound_count() == 0) failure = error::not_bound;
+        for (listener_id i = 0; i != bound_count() && !failure; ++i) {
             last = loops_->first().engine().bound(i);
             loops_->first().engine().listen(i, backlog, failure);
         }
@@ -347,7 +348,6 @@ private:
     }
 
     owner loops_;
-    listener_id bound_count_ = 0;
     bool listening_ = false;
 };
 

@@ -5,10 +5,9 @@
 #include <cstring>
 #include <new>
 #include <string_view>
-#include <utility>
 
 #include <tcp/bytes.hpp>
-#include <tcp/detail/atomic.hpp>
+#include <tcp/detail/counted_pointer.hpp>
 
 namespace tcp::inline v0 {
 
@@ -23,31 +22,21 @@ public:
     explicit shared_bytes(bytes data) : block_{make(data)} {}
     explicit shared_bytes(std::string_view text) : shared_bytes{as_bytes(text)} {}
 
-    shared_bytes(const shared_bytes& other) noexcept : block_{other.block_} {
-        if (block_ != nullptr) block_->holders.fetch_add(1);
-    }
-    shared_bytes(shared_bytes&& other) noexcept : block_{std::exchange(other.block_, nullptr)} {}
-    shared_bytes& operator=(shared_bytes other) noexcept {
-        std::swap(block_, other.block_);
-        return *this;
-    }
-    ~shared_bytes() {
-        if (block_ != nullptr && block_->holders.fetch_add(-1) == 1) ::operator delete(block_);
-    }
-
     /// Valid as long as this object, or a copy of it, holds them.
-    bytes view() const noexcept {
-        return block_ != nullptr ? bytes{block_->data(), block_->size} : bytes{};
-    }
-    std::size_t size() const noexcept { return block_ != nullptr ? block_->size : 0; }
-    bool empty() const noexcept { return block_ == nullptr; }
+    bytes view() const noexcept { return block_ ? bytes{block_->data(), block_->size} : bytes{}; }
+    std::size_t size() const noexcept { return block_ ? block_->size : 0; }
+    bool empty() const noexcept { return !block_; }
 
 private:
     struct block {
         explicit block(std::size_t length) noexcept : size{length} {}
         std::byte* data() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
+        void hold() noexcept { holders.add(); }
+        void let_go() noexcept {
+            if (holders.remove()) ::operator delete(this);
+        }
 
-        detail::atomic<long> holders{1};
+        detail::holder_count holders;
         std::size_t size;
     };
 
@@ -58,7 +47,7 @@ private:
         return one;
     }
 
-    block* block_ = nullptr;
+    detail::counted_pointer<block> block_;
 };
 
 }  // namespace tcp::inline v0

@@ -97,7 +97,7 @@ private:
              each = each->older_.load_acquire())
             if (::sigismember(&each->signals_, number) == 1)
                 each->end_(each->server_, each->told_.exchange(true) ? nullptr : &each->at_most_);
-        handling.fetch_add(-1);
+        handling.fetch_subtract(1);
         errno = kept;
     }
 

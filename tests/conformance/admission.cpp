@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -114,6 +116,16 @@ TEST_CASE_TEMPLATE("15 max_connections_per_address: counted, and the place is fr
     CHECK(on.bed.until(server, [&] { return fourth.received() == "mine"; }));
     CHECK(refused() == 3);
     CHECK(server.statistics().open == 2);
+}
+
+TEST_CASE("15 max_connections_per_address: the largest number is no limit, and counts nothing") {
+    CHECK(tcp::address_limit{}.make() == nullptr);
+    CHECK(tcp::address_limit{SIZE_MAX}.make() == nullptr);
+    const std::unique_ptr<tcp::detail::address_counts> counts{tcp::address_limit{1}.make()};
+    REQUIRE(counts != nullptr);
+    const auto peer = tcp::endpoint::parse("192.0.2.1:7");
+    CHECK(counts->enter(peer));
+    CHECK(!counts->enter(peer));
 }
 
 TEST_CASE("15 max_connections_per_address: addresses do not count for one another") {

@@ -25,6 +25,9 @@ public:
     /// The value before. Acquire and release.
     T exchange(T value) noexcept { return __atomic_exchange_n(&value_, value, __ATOMIC_ACQ_REL); }
     T fetch_add(T more) noexcept { return __atomic_fetch_add(&value_, more, __ATOMIC_ACQ_REL); }
+    T fetch_subtract(T less) noexcept {
+        return __atomic_fetch_sub(&value_, less, __ATOMIC_ACQ_REL);
+    }
 
     /// Whether the value was the expected one and is now the desired one. Acquire and release.
     bool compare_exchange(T expected, T desired) noexcept {

@@ -122,25 +122,12 @@ protected:
     /// Gives an accepted socket a handler and opens it. False when that could not be: the socket is
     /// closed.
     [[gnu::cold, gnu::noinline]] bool open(int socket, const endpoint& peer, bool watch) {
-        slot_type* s = nullptr;
-        bool by_address = false;  // whether it is counted so
-        try {
-            s = &table_.take(*this);
-            if (team_.by_address != nullptr) team_.opened(s, peer);
-            by_address = team_.by_address != nullptr;
-            handlers_.make(&s->handler);
-        } catch (...) {
-            engine_.refuse(socket);
-            if (by_address) team_.closed(s);
-            if (s == nullptr && team_.by_address != nullptr) team_.not_opened(peer);
-            if (s != nullptr) table_.release(*s);
-            return false;
-        }
+        slot_type* const s = place(socket, peer);
+        if (s == nullptr) return false;
         const connection_id id = id_of(*s);
         if (engine_.open(id, socket) != 0) {
             s->handler.~Handler();
-            if (by_address) team_.closed(s);
-            table_.release(*s);
+            give_back(*s);
             return false;
         }
         if (deadlines_.any()) {
@@ -198,6 +185,34 @@ protected:
     }
 
 private:
+    /// A slot with its handler for this peer; or null, and the socket is refused.
+    slot_type* place(int socket, const endpoint& peer) noexcept {
+        slot_type* s = nullptr;
+        try {
+            s = &table_.take(*this);
+            team_.opened(s, peer);
+        } catch (const std::bad_alloc&) {
+            if (s != nullptr)
+                table_.release(*s);
+            else
+                team_.not_opened(peer);
+            engine_.refuse(socket);
+            return nullptr;
+        }
+        try {
+            handlers_.make(&s->handler);
+        } catch (...) {
+            give_back(*s);
+            engine_.refuse(socket);
+            return nullptr;
+        }
+        return s;
+    }
+    void give_back(slot_type& s) noexcept {
+        team_.closed(&s);
+        table_.release(s);
+    }
+
     /// The peer's FIN (error 0), or the end of everything. The handler hears of it when it has seen
     /// all data.
     [[gnu::noinline]] void receiving_is_over(connection_id id, int error) {

@@ -275,7 +275,8 @@ protected:
         }
         if (s.errno_ != 0) why.error = {s.errno_, std::system_category()};
 
-        // A FIN would make what the peer has look complete.
+        // A FIN would make what the peer has look complete. Not for bytes that handles sent and
+        // that have not arrived: to the peer the answers of the handler are complete.
         const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
         const connection_id id = id_of(s);
         why.unsent += dismiss(s);
@@ -291,7 +292,7 @@ protected:
         if (team_.observer != nullptr) team_.observer->closed(s, std::as_const(why));
         s.handler.~Handler();
         counters_.open.subtract(1);
-        if (team_.by_address != nullptr) team_.closed(&s);
+        team_.closed(&s);
         uncount();
         counters_.closed_by[static_cast<std::size_t>(why.by)].add(1);
         if (watched_reason_ != nullptr && watched_ == id) {
@@ -308,7 +309,7 @@ protected:
 
     void uncount() noexcept {
         team_.leave();
-        as_member.connections.fetch_add(static_cast<std::size_t>(-1));
+        as_member.connections.fetch_subtract(1);
     }
 
     /// Handles name it no more. How many bytes they sent that have not arrived here.

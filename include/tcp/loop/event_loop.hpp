@@ -46,6 +46,7 @@ public:
 
     /// So many listeners are bound, numbered by the engine from 0.
     void set_listeners(listener_id count) noexcept { listeners_ = count; }
+    listener_id listeners() const noexcept { return listeners_; }
 
     /// Gives an accepted connection to another loop of the server; false to keep it. Null where
     /// there is none.
@@ -58,7 +59,7 @@ public:
             return;
         }
         engine_.refuse(socket);
-        if (team_.by_address != nullptr) team_.not_opened(peer);
+        team_.not_opened(peer);
         this->uncount();
         refused(peer, refused_by::stopping);
     }
@@ -151,8 +152,7 @@ public:
     }
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
-        counters_.accept_errors.add(1);
-        if (team_.observer != nullptr) team_.observer->accept_failed(error);
+        count_accept_error(error);
         if (passing_accept_error(error) || accepting_ == accepts::none) return;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
         accept_again_ = engine_.now() + accept_pause;
@@ -206,11 +206,15 @@ private:
         accept_again_ = never;
         for (listener_id i = 0; i != listeners_; ++i)
             if (const int error = engine_.arm_accept(i, mode); error != 0) {
-                counters_.accept_errors.add(1);
-                if (team_.observer != nullptr) team_.observer->accept_failed(error);
+                count_accept_error(error);
                 accept_again_ = engine_.now() + accept_pause;
                 open_when_paused_ = 0;
             }
+    }
+
+    [[gnu::cold]] void count_accept_error(int error) noexcept {
+        counters_.accept_errors.add(1);
+        if (team_.observer != nullptr) team_.observer->accept_failed(error);
     }
 
     [[gnu::cold]] void pause_listeners() {

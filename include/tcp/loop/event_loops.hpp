@@ -19,7 +19,7 @@ namespace tcp::inline v0::detail {
 class other_loops {
 public:
     virtual ~other_loops() = default;
-    virtual void start(listener_id listeners, std::error_code& failure) = 0;
+    virtual void start(std::error_code& failure) = 0;
     virtual void join() noexcept = 0;
     virtual void shut() noexcept = 0;
     virtual void stop() noexcept = 0;
@@ -60,11 +60,11 @@ public:
     loop& first() noexcept { return first_; }
     const loop& first() const noexcept { return first_; }
 
-    /// Runs all of them to the end, the others on the first one's so many listeners. Where the
-    /// system gives no descriptors or threads for that, the end comes at once.
-    [[gnu::cold]] void run(listener_id listeners, std::error_code& failure) {
+    /// Runs all of them to the end, the others on the listeners of the first. Where the system
+    /// gives no descriptors or threads for that, the end comes at once.
+    [[gnu::cold]] void run(std::error_code& failure) {
         if (others_ == nullptr || !first_.takes_connections()) return first_.run();
-        others_->start(listeners, failure);
+        others_->start(failure);
         if (failure) stop();
         first_.run();
         others_->join();

@@ -19,7 +19,7 @@ class loop_owner {
 
         /// Whether that was the end of it.
         [[gnu::noinline]] bool let_go() noexcept {
-            if (owners.fetch_add(-1) != 1) return false;
+            if (owners.fetch_subtract(1) != 1) return false;
             delete this;
             return true;
         }

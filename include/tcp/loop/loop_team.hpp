@@ -17,7 +17,7 @@ namespace tcp::inline v0::detail {
 /// A loop as the others see it.
 struct team_member {
     atomic<std::size_t> connections{0};  // its own, and those that are on their way to it
-    mailbox* mail = nullptr;             // null where it is the only loop
+    loop_context* loop = nullptr;        // null where it is the only one
     team_member* next = nullptr;
 };
 
@@ -25,22 +25,23 @@ struct team_member {
 class loop_team {
 public:
     [[gnu::cold]] explicit loop_team(const options& settings)
-        : by_address{settings.max_connections_per_address.make()},
-          observer{settings.observer},
+        : observer{settings.observer},
+          by_address_{settings.max_connections_per_address.make()},
           admit_{settings.admit},
           most_{settings.max_connections},
           memory_limit_{settings.memory_limit} {}
     loop_team(const loop_team&) = delete;
     loop_team& operator=(const loop_team&) = delete;
-    [[gnu::cold]] ~loop_team() { delete by_address; }
+    [[gnu::cold]] ~loop_team() { delete by_address_; }
 
     void join(team_member& one) noexcept {
         one.next = first_;
         first_ = &one;
     }
 
-    /// A place for one more connection, given back with leave(), and with what by_address says.
-    /// False, and why, when there is none.
+    /// A place for one more connection of this peer. False, and why, when there is none. It is
+    /// given back with leave(), and with closed() once opened() has named the connection, with
+    /// not_opened() before.
     [[gnu::noinline]] bool enter(const endpoint& peer, refused_by& why) noexcept {
         why = refused_by::admission;
         if (!admit_.allows(peer)) return false;
@@ -49,22 +50,21 @@ public:
             leave();
             return false;
         }
-        if (by_address == nullptr || enter_by_address(peer, why)) return true;
+        if (by_address_ == nullptr || enter_by_address(peer, why)) return true;
         leave();
         return false;
     }
-    void leave() noexcept { connections_.fetch_add(static_cast<std::size_t>(-1)); }
+    void leave() noexcept { connections_.fetch_subtract(1); }
 
-    // Of options::max_connections_per_address; by_address is there. Cold, or the compiler would put
-    // the one class that counts addresses into every program.
-    [[gnu::cold, gnu::noinline]] void opened(const void* connection, const endpoint& peer) {
-        by_address->opened(connection, peer);
+    /// Throws std::bad_alloc, and has given the address's place back then.
+    void opened(const void* connection, const endpoint& peer) {
+        if (by_address_ != nullptr) name_by_address(connection, peer);
     }
-    [[gnu::cold, gnu::noinline]] void closed(const void* connection) noexcept {
-        by_address->closed(connection);
+    void closed(const void* connection) noexcept {
+        if (by_address_ != nullptr) leave_by_address(connection);
     }
-    [[gnu::cold, gnu::noinline]] void not_opened(const endpoint& peer) noexcept {
-        by_address->leave(peer);
+    void not_opened(const endpoint& peer) noexcept {
+        if (by_address_ != nullptr) leave_by_address(peer);
     }
 
     /// Where loops count what waits to be sent; null without a limit. And whether it is too much.
@@ -73,8 +73,7 @@ public:
     }
     bool too_much_waits() const noexcept { return waiting_.load_relaxed() > memory_limit_; }
 
-    address_counts* const by_address;  // null without that limit
-    tcp::observer* const observer;     // null for nobody
+    tcp::observer* const observer;  // null for nobody
 
     /// Who shall serve a connection that this loop has accepted, if not the loop itself: the one
     /// with the fewest, where that makes a difference. With few connections none has one more than
@@ -93,17 +92,30 @@ public:
     }
 
 private:
+    // Cold, or the compiler would put the one class that counts addresses into every program.
     [[gnu::cold, gnu::noinline]] bool enter_by_address(const endpoint& peer,
                                                        refused_by& why) noexcept {
         why = refused_by::address_limit;
         try {
-            return by_address->enter(peer);
+            return by_address_->enter(peer);
         } catch (const std::bad_alloc&) {
             why = refused_by::handler_failed;
             return false;
         }
     }
 
+    [[gnu::cold, gnu::noinline]] void name_by_address(const void* connection,
+                                                      const endpoint& peer) {
+        by_address_->opened(connection, peer);
+    }
+    [[gnu::cold, gnu::noinline]] void leave_by_address(const void* connection) noexcept {
+        by_address_->closed(connection);
+    }
+    [[gnu::cold, gnu::noinline]] void leave_by_address(const endpoint& peer) noexcept {
+        by_address_->leave(peer);
+    }
+
+    address_counts* const by_address_;  // of options::max_connections_per_address; null without
     const admission& admit_;
     const std::size_t most_;
     const std::size_t memory_limit_;

@@ -49,42 +49,44 @@ public:
         while (workers_ != nullptr) delete std::exchange(workers_, workers_->next);
     }
 
-    void start(listener_id listeners, std::error_code& failure) override {
-        for (worker* one = workers_; one != nullptr && !failure; one = one->next) {
-            for (listener_id id = 0; id != listeners && !failure; ++id)
-                adopt(one->own.engine(), id, failure);
-            one->own.set_listeners(listeners);
-        }
-        for (worker* one = workers_; one != nullptr && !failure; one = one->next) {
-            const int error = ::pthread_create(&one->thread, nullptr, &worker::main, one);
-            one->started = error == 0;
+    void start(std::error_code& failure) override {
+        each([&](worker& one) {
+            for (listener_id id = 0; id != first_.listeners() && !failure; ++id)
+                adopt(one.own.engine(), id, failure);
+            one.own.set_listeners(first_.listeners());
+        });
+        each([&](worker& one) {
+            if (failure) return;
+            const int error = ::pthread_create(&one.thread, nullptr, &worker::main, &one);
+            one.started = error == 0;
             if (error != 0) failure.assign(error, std::system_category());
-        }
+        });
         if (!failure) first_.hand_over = &hand_over;  // somebody takes it
     }
     void join() noexcept override {
-        for (worker* one = workers_; one != nullptr; one = one->next)
-            if (std::exchange(one->started, false)) ::pthread_join(one->thread, nullptr);
+        each([](worker& one) {
+            if (std::exchange(one.started, false)) ::pthread_join(one.thread, nullptr);
+        });
         first_.hand_over = nullptr;
         shut();  // those that got no thread, too
     }
     void shut() noexcept override {
-        for (worker* one = workers_; one != nullptr; one = one->next) one->own.shut();
+        each([](worker& one) { one.own.shut(); });
     }
 
     void stop() noexcept override {
-        for (worker* one = workers_; one != nullptr; one = one->next) one->own.stop();
+        each([](worker& one) { one.own.stop(); });
     }
     void drain(duration at_most) noexcept override {
-        for (worker* one = workers_; one != nullptr; one = one->next) one->own.drain(at_most);
+        each([=](worker& one) { one.own.drain(at_most); });
     }
     void hold_accepting(bool held) noexcept override {
-        for (worker* one = workers_; one != nullptr; one = one->next) one->own.hold_accepting(held);
+        each([=](worker& one) { one.own.hold_accepting(held); });
     }
     bool runs_here() const noexcept override {
-        for (const worker* one = workers_; one != nullptr; one = one->next)
-            if (one->own.runs_here()) return true;
-        return false;
+        bool one_does = false;
+        each([&](const worker& one) { one_does = one_does || one.own.runs_here(); });
+        return one_does;
     }
     std::size_t size() const noexcept override { return count_; }
     const loop_counters& counters(std::size_t index) const noexcept override {
@@ -99,6 +101,7 @@ private:
                worker* n)
             : own{settings, handlers, team}, next{n} {
             join_team(own, team);
+            own.hand_over = &hand_over;
         }
 
         static void* main(void* self) {
@@ -136,10 +139,12 @@ private:
                  const handler_source<Handler>& handlers, loop_team& team, loop& first)
         : loop_threads{first, count} {
         join_team(first, team);
-        for (; count != 0; --count) {
-            workers_ = new worker{settings, handlers, team, workers_};
-            workers_->own.hand_over = &hand_over;
-        }
+        for (; count != 0; --count) workers_ = new worker{settings, handlers, team, workers_};
+    }
+
+    template <class F>
+    void each(F f) const {
+        for (worker* one = workers_; one != nullptr; one = one->next) f(*one);
     }
 
     void adopt(Engine& engine, listener_id id, std::error_code& failure) {
@@ -150,8 +155,8 @@ private:
     }
 
     static void join_team(loop& one, loop_team& team) {
-        if (one.mail == nullptr) one.mail = new mailbox{one};
-        one.as_member.mail = one.mail;
+        one.mail = new mailbox{one};
+        one.as_member.loop = &one;
         team.join(one.as_member);
     }
 
@@ -160,8 +165,8 @@ private:
         auto* const one = other != nullptr ? new (std::nothrow) arrival{socket, peer} : nullptr;
         if (one == nullptr) return false;
         other->connections.fetch_add(1);
-        if (other->mail->post(*one, [] { return true; })) return true;
-        other->connections.fetch_add(static_cast<std::size_t>(-1));
+        if (other->loop->mail->post(*one, [] { return true; })) return true;
+        other->connections.fetch_subtract(1);
         delete one;
         return false;
     }

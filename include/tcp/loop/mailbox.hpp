@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <tcp/detail/atomic.hpp>
+#include <tcp/detail/counted_pointer.hpp>
 #include <tcp/detail/mutex.hpp>
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/loop/loop_context.hpp>
@@ -41,12 +42,14 @@ public:
     mailbox(const mailbox&) = delete;
     mailbox& operator=(const mailbox&) = delete;
 
-    void hold() noexcept { holders_.fetch_add(1); }
-    virtual void let_go() noexcept {
-        if (holders_.fetch_add(-1) == 1) delete this;
-    }
+    // A program that makes no mailbox calls virtual functions only, and has none of this in it.
 
     // ---- any thread ----
+
+    void hold() noexcept { holders_.add(); }
+    virtual void let_go() noexcept {
+        if (holders_.remove()) delete this;
+    }
 
     /// False when the loop is gone or this condition, which is looked at under the lock, does not
     /// hold: then the message is still the caller's.
@@ -73,8 +76,6 @@ public:
     }
 
     // ---- the thread of the loop ----
-    //
-    // Virtual, so that a program that makes no mailbox has none of this in it.
 
     bool waiting() const noexcept { return count_.load_acquire() != 0; }
 
@@ -92,7 +93,7 @@ public:
 
     /// So many bytes posted to this connection have reached it.
     void arrived(std::uint32_t slot, std::size_t bytes) noexcept {
-        under_way_[slot].fetch_add(0 - bytes);
+        under_way_[slot].fetch_subtract(bytes);
     }
 
     /// Changes the generation of a slot, so that nothing can be posted to its connection any more.
@@ -139,7 +140,7 @@ private:
     message* last_ = nullptr;
     atomic<std::size_t> count_{0};
     slot_array<atomic<std::size_t>, 256> under_way_;  // bytes, by slot; grows under the lock
-    atomic<long> holders_{1};
+    holder_count holders_;
 };
 
 }  // namespace tcp::inline v0::detail

@@ -82,6 +82,7 @@ public:
     int open(connection_id id, int socket) {
         int error = 0;
         try {
+            if (id.slot >= none) throw std::bad_alloc{};
             states_.grow_to(id.slot);
             error =
                 set_.add(socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, key_of(id));
@@ -95,7 +96,7 @@ public:
         state& c = states_[id.slot];  // it may stand in the ready list still, of its last life
         c.fd = socket;
         c.generation = id.generation;
-        c.flags = static_cast<std::uint8_t>((c.flags & in_list) | receiving);
+        c.flags = (c.flags & in_list) | receiving;
         if (has_local_ && is_local(socket)) c.flags |= local | doubtful;
         return 0;
     }
@@ -128,7 +129,7 @@ public:
     bool close(connection_id id, close_mode mode) {
         state& c = states_[id.slot];
         if (mode == close_mode::reset) reset_on_close(c.fd);
-        c.flags = static_cast<std::uint8_t>(c.flags & in_list);
+        c.flags = c.flags & in_list;
         ::close(std::exchange(c.fd, -1));  // which takes it out of the epoll set
         return true;
     }
@@ -184,18 +185,18 @@ private:
     struct state {
         int fd = -1;
         std::uint32_t generation = 0;
-        std::uint32_t next_ready = none;
-        std::uint8_t flags = 0;
+        std::uint32_t flags : 8 = 0;
+        std::uint32_t next_ready : 24 = none;  // one word: each idle connection has it
 
         bool has(flag f) const noexcept { return (flags & f) != 0; }
-        void clear(flag f) noexcept { flags = static_cast<std::uint8_t>(flags & ~f); }
+        void clear(flag f) noexcept { flags = flags & ~f & 0xffU; }
     };
 
     // The kernel copies into and out of a buffer at the start of a page for 30 % less.
     static constexpr std::align_val_t aligned{4096};
-    static constexpr std::uint32_t none = UINT32_MAX;
-    static constexpr std::uint32_t wake_slot = none - 1;  // keys of what is no connection
-    static constexpr std::uint32_t listener_slot = none;
+    static constexpr std::uint32_t none = 0xff'ffff;            // so many connections at most
+    static constexpr std::uint32_t listener_slot = UINT32_MAX;  // keys of what is no connection
+    static constexpr std::uint32_t wake_slot = listener_slot - 1;
     static constexpr int most_events = 512;
     static constexpr int most_accepts = 64;
     static constexpr int most_in_a_row = 4;
@@ -305,7 +306,10 @@ private:
         if (c.has(in_list)) return;
         c.flags |= in_list;
         c.next_ready = none;
-        (last_ready_ == none ? first_ready_ : states_[last_ready_].next_ready) = slot;
+        if (last_ready_ == none)
+            first_ready_ = slot;
+        else
+            states_[last_ready_].next_ready = slot & none;
         last_ready_ = slot;
     }
 
