@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 #include <tcp/stop_on.hpp>
 #include <tcp/task.hpp>
@@ -27,7 +28,6 @@ struct settings {
 struct flag {
     std::string_view name, value, help;
     std::string_view settings::*text = nullptr;
-    std::string_view later_word = {};  // of the words, the one that is not there yet
     long long settings::*number = nullptr;
     long long least = 0, most = 0;
 };
@@ -54,8 +54,7 @@ constexpr flag flags[] = {
     {.name = "--engine",
      .value = "native|epoll|io_uring",
      .help = "input and output (native)",
-     .text = &settings::engine,
-     .later_word = "io_uring"},
+     .text = &settings::engine},
     {.name = "--handler",
      .value = "hooks|coroutine",
      .help = "the style of the handler (hooks)",
@@ -116,12 +115,10 @@ bool is_one_of(std::string_view words, std::string_view word) {
 
 /// Takes the value, or returns the sentence that says why not.
 std::string set(const flag& one, std::string_view value, settings& into) {
-    constexpr std::string_view not_yet = "; this part of the library is not there yet";
     if (one.text != nullptr) {
         const bool any = one.value.find('|') == std::string_view::npos;
         if (value.empty() || (!any && !is_one_of(one.value, value)))
             return joined({"write ", one.name, " ", one.value, ", not \"", value, "\""});
-        if (value == one.later_word) return joined({one.name, " ", value, ": not yet", not_yet});
         into.*one.text = value;
         return {};
     }
@@ -229,6 +226,12 @@ int serve(const settings& wanted) {
     return 0;
 }
 
+template <class Engine>
+int serve(const settings& wanted) {
+    return wanted.handler == "coroutine" ? serve<conversation, Engine>(wanted)
+                                         : serve<tcp::echo, Engine>(wanted);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -241,12 +244,9 @@ int main(int argc, char** argv) try {
         std::fprintf(stderr, "echo_server: %s\n", wrong.c_str());
         return 2;
     }
-    const bool coroutine = wanted.handler == "coroutine";
-    if (wanted.engine == "epoll")
-        return coroutine ? serve<conversation, tcp::epoll_engine>(wanted)
-                         : serve<tcp::echo, tcp::epoll_engine>(wanted);
-    return coroutine ? serve<conversation, tcp::native_engine>(wanted)
-                     : serve<tcp::echo, tcp::native_engine>(wanted);
+    if (wanted.engine == "epoll") return serve<tcp::epoll_engine>(wanted);
+    if (wanted.engine == "io_uring") return serve<tcp::io_uring_engine>(wanted);
+    return serve<tcp::native_engine>(wanted);
 } catch (const std::exception& error) {
     std::fprintf(stderr, "echo_server: %s\n", error.what());
     return 1;

@@ -12,7 +12,6 @@
 #include <optional>
 #include <ostream>  // doctest prints error codes
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <type_traits>
@@ -21,16 +20,19 @@
 
 #include <doctest/doctest.h>
 
-#include <tcp/detail/descriptor.hpp>
-#include <tcp/detail/platform.hpp>
 #include <tcp/engine/epoll/epoll_engine.hpp>
 #include <tcp/server.hpp>
 #include <tcp/stop_on.hpp>
 #include <tcp/timer.hpp>
 
+#include "blocking_client.hpp"
+#include "handled_signal.hpp"
+
 using namespace std::chrono_literals;
 using tcp::closed_by;
 using tcp::stop_on;
+using tests::blocking_client;
+using tests::handled_signal;
 
 namespace {
 
@@ -74,56 +76,9 @@ bool same(const struct sigaction& a, const struct sigaction& b) {
     return true;
 }
 
-/// A disposition for as long as it lives.
-class handled {
-public:
-    handled(int number, void (*how)(int), int flags = 0, int masked = 0) : number_{number} {
-        struct sigaction mine {};
-        mine.sa_handler = how;
-        mine.sa_flags = flags;
-        if (masked != 0) ::sigaddset(&mine.sa_mask, masked);
-        REQUIRE(::sigaction(number_, &mine, &before_) == 0);
-    }
-    handled(const handled&) = delete;
-    handled& operator=(const handled&) = delete;
-    ~handled() { ::sigaction(number_, &before_, nullptr); }
-
-private:
-    int number_;
-    struct sigaction before_ {};
-};
-
 std::atomic<int> calls_of_others{0};
 extern "C" void other(int) { ++calls_of_others; }
 extern "C" void another(int) { ++calls_of_others; }
-
-/// A client on a socket that blocks.
-class client {
-public:
-    explicit client(const tcp::endpoint& to)
-        : fd_{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)} {
-        const timeval most{.tv_sec = 20, .tv_usec = 0};
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
-        connected = ::connect(fd_.get(), to.data(), to.size()) == 0;
-    }
-    bool send(std::string_view text) const {
-        return ::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
-               static_cast<ssize_t>(text.size());
-    }
-    void shutdown_send() const { ::shutdown(fd_.get(), SHUT_WR); }
-    std::string receive_all() const {
-        std::string all;
-        char piece[64];
-        for (ssize_t n = 0; (n = ::recv(fd_.get(), piece, sizeof piece, 0)) > 0;)
-            all.append(piece, static_cast<std::size_t>(n));
-        return all;
-    }
-
-    bool connected = false;
-
-private:
-    tcp::detail::descriptor fd_;
-};
 
 template <class Handler = tcp::echo>
 using epoll_server = tcp::server<Handler, tcp::epoll_engine>;
@@ -205,7 +160,7 @@ TEST_CASE("stop_on: SIGINT, SIGTERM and five seconds unless told otherwise") {
 TEST_CASE("stop_on: two servers are told the same signal, each for itself") {
     counted first, second;
     std::optional<stop_on> of_first, of_second;
-    const handled base{SIGUSR1, other};
+    const handled_signal base{SIGUSR1, other};
     of_first.emplace(first, std::initializer_list<int>{SIGUSR1}, 1s);
     ::raise(SIGUSR1);
     of_second.emplace(second, std::initializer_list<int>{SIGUSR1}, 2s);
@@ -262,9 +217,9 @@ TEST_CASE("stop_on: errno is kept") {
 // ---- dispositions ----
 
 TEST_CASE("stop_on: what the signals did before is put back, exactly") {
-    const handled ignored{SIGUSR1, SIG_IGN};
-    const handled caught{SIGUSR2, other, SA_SIGINFO | SA_NODEFER, SIGWINCH};
-    const handled untouched{SIGWINCH, SIG_DFL};
+    const handled_signal ignored{SIGUSR1, SIG_IGN};
+    const handled_signal caught{SIGUSR2, other, SA_SIGINFO | SA_NODEFER, SIGWINCH};
+    const handled_signal untouched{SIGWINCH, SIG_DFL};
     const std::vector<int> signals{SIGUSR1, SIGUSR2, SIGWINCH, SIGINT, SIGTERM, SIGHUP};
     std::vector<struct sigaction> before;
     for (const int each : signals) before.push_back(disposition(each));
@@ -283,7 +238,7 @@ TEST_CASE("stop_on: what the signals did before is put back, exactly") {
 }
 
 TEST_CASE("stop_on: nested ones, ended in either order") {
-    const handled base{SIGUSR1, other};
+    const handled_signal base{SIGUSR1, other};
     const auto before = disposition(SIGUSR1);
     counted server;
     const std::initializer_list<int> signals{SIGUSR1, SIGUSR2, SIGUSR1};  // one twice
@@ -307,7 +262,7 @@ TEST_CASE("stop_on: nested ones, ended in either order") {
 }
 
 TEST_CASE("stop_on: a handler of the program's between two of them") {
-    const handled base{SIGUSR1, other};
+    const handled_signal base{SIGUSR1, other};
     const auto before = disposition(SIGUSR1);
     counted server;
     std::optional<stop_on> older, younger;
@@ -333,7 +288,7 @@ TEST_CASE("stop_on: a handler of the program's between two of them") {
 }
 
 TEST_CASE("stop_on: a signal that cannot be caught is refused, and nothing has changed") {
-    const handled base{SIGUSR1, other, SA_NODEFER};
+    const handled_signal base{SIGUSR1, other, SA_NODEFER};
     const auto before = disposition(SIGUSR1);
     counted server;
     for (const int number : {SIGKILL, SIGSTOP, 0, -1, 65, 1 << 20, 32}) {
@@ -411,7 +366,7 @@ TEST_CASE("stop_on: its end waits for a signal that another thread is handling")
 }
 
 TEST_CASE("stop_on: made and ended while signals come without end") {
-    const handled base{SIGUSR1, other};  // for those that come between
+    const handled_signal base{SIGUSR1, other};  // for those that come between
     counted outer;
     const stop_on of_outer{outer, {SIGUSR1}};
     std::atomic<bool> enough{false};
@@ -441,14 +396,14 @@ TEST_CASE("64 stop_on: what is in flight is answered, and nobody new is accepted
     epoll_server<slow> server;
     const auto where = listen(server);
     const stop_on guard{server, {SIGUSR1}, 20s};
-    const client asks{where};
+    const blocking_client asks{where};
     REQUIRE(asks.send("?"));
     std::string answer;
     bool refused = false;
     std::thread other_side{[&] {
         while (server.statistics().bytes_received == 0) std::this_thread::sleep_for(1ms);
         std::this_thread::sleep_for(20ms);
-        refused = !client{where}.connected;
+        refused = !blocking_client{where}.connected();
         answer = asks.receive_all();
         asks.shutdown_send();
     }};
@@ -466,7 +421,7 @@ TEST_CASE("64 stop_on: who stays is closed at the deadline (K)") {
     epoll_server<stays> server{stays{{SIGUSR1}}};
     const auto where = listen(server);
     const stop_on guard{server, {SIGUSR1}, 100ms};
-    const client one{where};
+    const blocking_client one{where};
     const auto begin = std::chrono::steady_clock::now();
     server.run();
     const auto took = std::chrono::steady_clock::now() - begin;
@@ -479,7 +434,7 @@ TEST_CASE("64 stop_on: a second signal stops at once, another one too (K)") {
     epoll_server<stays> server{stays{{SIGUSR1, SIGUSR2}}};
     const auto where = listen(server);
     const stop_on guard{server, {SIGUSR1, SIGUSR2}, 1h};
-    const client one{where};
+    const blocking_client one{where};
     server.run();
     CHECK(count_of(server, closed_by::server_stopping) == 1);
 }
@@ -531,7 +486,7 @@ TEST_CASE("64 stop_on: a process that SIGTERM ends in order, and kills afterward
     std::uint16_t port = 0;
     REQUIRE(::read(ready[0], &port, sizeof port) == sizeof port);
     {
-        const client one{tcp::endpoint::parse("127.0.0.1:" + std::to_string(port))};
+        const blocking_client one{tcp::endpoint::parse("127.0.0.1:" + std::to_string(port))};
         CHECK(one.send("hello"));
         std::this_thread::sleep_for(50ms);
         CHECK(::kill(child, SIGTERM) == 0);

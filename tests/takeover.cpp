@@ -20,6 +20,7 @@
 #include <tcp/listen_fds.hpp>
 #include <tcp/server.hpp>
 
+#include "blocking_client.hpp"
 #include "child_process.hpp"
 #include "temporary_folder.hpp"
 
@@ -36,24 +37,20 @@ descriptor bound_socket(const std::string& where, int type = SOCK_STREAM) {
     return fd;
 }
 
-/// Whether a client that connects there gets its words back; -1 when it could not connect.
-int echoes(const endpoint& where) {
-    const descriptor fd{::socket(where.data()->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    const timeval most{.tv_sec = 20, .tv_usec = 0};
-    ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
-    if (::connect(fd.get(), where.data(), where.size()) != 0) return -1;
-    if (::send(fd.get(), "hello", 5, MSG_NOSIGNAL) != 5) return 0;
-    char text[5];
-    return ::recv(fd.get(), text, sizeof text, MSG_WAITALL) == 5 ? 1 : 0;
-}
+/// Whether a client that connects there gets its words back.
+bool echoes(const endpoint& where) { return tests::blocking_client{where}.echoes("hello"); }
 
 /// The same while this server serves.
 bool echoes(tcp::server<tcp::echo>& server, const endpoint& where) {
-    std::atomic<int> result{-2};
-    std::thread client{[&] { result = echoes(where); }};
-    while (result == -2) server.run_for(1ms);
+    std::atomic<bool> over{false};
+    bool result = false;
+    std::thread client{[&] {
+        result = echoes(where);
+        over = true;
+    }};
+    while (!over) server.run_for(1ms);
     client.join();
-    return result == 1;
+    return result;
 }
 
 std::error_code refusal_of(int socket) {
@@ -187,7 +184,7 @@ TEST_CASE("66 a new server takes over while clients connect: none fails") {
         std::vector<std::thread> clients;
         for (int i = 0; i != 3; ++i)
             clients.emplace_back([&] {
-                while (!over) ++(echoes(where) == 1 ? served : failed);
+                while (!over) ++(echoes(where) ? served : failed);
             });
         std::this_thread::sleep_for(50ms);
         after.adopt(before.release());

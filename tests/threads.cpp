@@ -1,6 +1,5 @@
 // Several loops: behaviours 8, 9, 15, 40, 44, 65, 69, 71 and 72 with real threads and sockets.
 // Under the thread sanitizer this is what behaviour 70 is about.
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -27,57 +26,14 @@
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
 
+#include "blocking_client.hpp"
 #include "child_process.hpp"
 
 using namespace std::chrono_literals;
 using tcp::endpoint;
+using tests::blocking_client;
 
 namespace {
-
-/// A client that blocks, for 20 seconds at most.
-class client {
-public:
-    explicit client(const endpoint& to) : fd_{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)} {
-        const timeval most{.tv_sec = 20, .tv_usec = 0};
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
-        const endpoint there = endpoint::parse("127.0.0.1:" + std::to_string(to.port()));
-        connected_ = ::connect(fd_.get(), there.data(), there.size()) == 0;
-    }
-    bool connected() const { return connected_; }
-    bool send(std::string_view text) const {
-        return ::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
-               static_cast<ssize_t>(text.size());
-    }
-
-    /// So many bytes, or fewer where they end.
-    std::string receive(std::size_t size) const {
-        std::string text(size, '\0');
-        std::size_t got = 0;
-        while (got != size) {
-            const ssize_t n = ::recv(fd_.get(), text.data() + got, size - got, 0);
-            if (n <= 0) break;
-            got += static_cast<std::size_t>(n);
-        }
-        text.resize(got);
-        return text;
-    }
-    std::size_t receive_to_the_end() const {
-        char some[4096];
-        std::size_t sum = 0;
-        for (ssize_t n = 0; (n = ::recv(fd_.get(), some, sizeof some, 0)) > 0;)
-            sum += static_cast<std::size_t>(n);
-        return sum;
-    }
-    bool echoes(std::string_view text) const { return send(text) && receive(text.size()) == text; }
-    bool ended() const {
-        char one = 0;
-        return ::recv(fd_.get(), &one, 1, 0) <= 0;
-    }
-
-private:
-    tcp::detail::descriptor fd_;
-    bool connected_ = false;
-};
 
 /// What the handlers of all threads saw.
 struct record {
@@ -172,13 +128,13 @@ TEST_CASE("8 threads: few long connections are spread evenly, each is served onc
         record seen;
         auto server = make(seen, {.threads = count});
         const running now{server};
-        std::vector<client> clients;
+        std::vector<blocking_client> clients;
         for (std::size_t i = 0; i != 3 * count; ++i) {
             clients.emplace_back(now.where);
             REQUIRE(clients.back().echoes("hello " + std::to_string(i)));
         }
         CHECK(seen.shares() == std::vector<int>(count, 3));
-        for (const client& each : clients) CHECK(each.echoes("still there"));
+        for (const blocking_client& each : clients) CHECK(each.echoes("still there"));
         CHECK(seen.opens == static_cast<int>(3 * count));
         CHECK(seen.elsewhere == 0);
     }
@@ -189,9 +145,9 @@ TEST_CASE("8 threads: connections that come at once are spread, too, and come ba
     auto server = make(seen, {.threads = 4});
     const running now{server};
     {
-        std::vector<client> clients;
+        std::vector<blocking_client> clients;
         for (int i = 0; i != 400; ++i) clients.emplace_back(now.where);
-        for (const client& each : clients) REQUIRE(each.echoes("x"));
+        for (const blocking_client& each : clients) REQUIRE(each.echoes("x"));
         const std::vector<int> shares = seen.shares();
         REQUIRE(shares.size() == 4);
         CHECK(shares.back() - shares.front() <= 20);
@@ -218,15 +174,15 @@ TEST_CASE("15 threads: max_connections is exact over all loops") {
     record seen;
     auto server = make(seen, {.threads = 3, .max_connections = 10});
     const running now{server};
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 40; ++i) clients.emplace_back(now.where);
     int served = 0;
-    for (const client& each : clients) served += each.echoes("x") ? 1 : 0;
+    for (const blocking_client& each : clients) served += each.echoes("x") ? 1 : 0;
     CHECK(served == 10);
     CHECK(server.statistics().refused == 30);
     clients.clear();
     REQUIRE(soon([&] { return seen.closes == 10; }));
-    CHECK(client{now.where}.echoes("again"));
+    CHECK(blocking_client{now.where}.echoes("again"));
 }
 
 TEST_CASE("71 threads: a hook that throws ends its own connection and no other") {
@@ -237,12 +193,12 @@ TEST_CASE("71 threads: a hook that throws ends its own connection and no other")
     };
     auto server = make(seen, {.threads = 2});
     const running now{server};
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 8; ++i) clients.emplace_back(now.where);
-    for (const client& each : clients) REQUIRE(each.echoes("x"));
+    for (const blocking_client& each : clients) REQUIRE(each.echoes("x"));
     for (std::size_t i = 0; i != 4; ++i) {
         clients[i].send("throw");
-        CHECK(clients[i].ended());
+        CHECK(clients[i].over());
     }
     for (std::size_t i = 4; i != 8; ++i) CHECK(clients[i].echoes("still there"));
 }
@@ -257,15 +213,15 @@ TEST_CASE("44 threads: stop in a hook of any loop, and from any thread") {
         };
         server.emplace(recorded{seen}, tcp::options{.threads = 3});
         running now{*server};
-        std::vector<client> clients;
+        std::vector<blocking_client> clients;
         for (int i = 0; i != 6; ++i) clients.emplace_back(now.where);
-        for (const client& each : clients) REQUIRE(each.echoes("x"));
+        for (const blocking_client& each : clients) REQUIRE(each.echoes("x"));
         if (round < 6)
             clients[static_cast<std::size_t>(round)].send("stop");
         else
             server->stop();
         now.wait();
-        for (const client& each : clients) CHECK(each.ended());
+        for (const blocking_client& each : clients) CHECK(each.over());
         CHECK(seen.opens == seen.closes);
         CHECK(seen.elsewhere == 0);
     }
@@ -283,15 +239,15 @@ TEST_CASE("44 threads: destroyed in a hook of any loop, and while another thread
         const endpoint where = server->bind("127.0.0.1:0");
         server->listen();
         std::thread runner{[one = server.get()] { one->run(); }};
-        std::vector<client> clients;
+        std::vector<blocking_client> clients;
         for (int i = 0; i != 6; ++i) clients.emplace_back(where);
-        for (const client& each : clients) REQUIRE(each.echoes("x"));
+        for (const blocking_client& each : clients) REQUIRE(each.echoes("x"));
         if (round < 6)
             clients[static_cast<std::size_t>(round)].send("destroy");
         else
             server.reset();
         runner.join();
-        for (const client& each : clients) CHECK(each.ended());
+        for (const blocking_client& each : clients) CHECK(each.over());
         CHECK(seen.opens == seen.closes);
     }
 }
@@ -308,7 +264,7 @@ TEST_CASE("44 threads: never run, run when stopped, and descriptors at the basel
         stopped.run();
         auto server = make(seen, {.threads = 4});
         const running now{server};
-        CHECK(client{now.where}.echoes("x"));
+        CHECK(blocking_client{now.where}.echoes("x"));
     }
     CHECK(tests::open_descriptors() == before);
 }
@@ -317,12 +273,12 @@ TEST_CASE("65 threads: drain lets every loop's connections finish") {
     record seen;
     auto server = make(seen, {.threads = 3});
     running now{server};
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 9; ++i) clients.emplace_back(now.where);
-    for (const client& each : clients) REQUIRE(each.echoes("x"));
+    for (const blocking_client& each : clients) REQUIRE(each.echoes("x"));
     server.drain(60s);
-    REQUIRE(soon([&] { return !client{now.where}.connected(); }));
-    for (const client& each : clients) CHECK(each.echoes("in flight"));
+    REQUIRE(soon([&] { return !blocking_client{now.where}.connected(); }));
+    for (const blocking_client& each : clients) CHECK(each.echoes("in flight"));
     clients.clear();
     now.wait();
     const auto counted = server.statistics();
@@ -347,7 +303,7 @@ TEST_CASE("69 a million posts from four threads to loops that sleep: none lost")
     {
         tcp::server<handler> server{handler{&lock, &peers}, tcp::options{.threads = 2}};
         const running now{server};
-        const client one{now.where}, two{now.where};
+        const blocking_client one{now.where}, two{now.where};
         REQUIRE(soon([&] {
             const std::lock_guard hold{lock};
             return peers.size() == 2;
@@ -395,7 +351,7 @@ TEST_CASE("40 sends of another thread that race the close: arrived, unsent or re
     std::size_t refused_in_all = 0, unsent_in_all = 0;
     for (int round = 0; round != 200; ++round) {
         unsent = 0;
-        std::optional<client> one{now.where};
+        std::optional<blocking_client> one{now.where};
         REQUIRE(soon([&] {
             const std::lock_guard hold{lock};
             return peer.has_value();
@@ -411,7 +367,7 @@ TEST_CASE("40 sends of another thread that race the close: arrived, unsent or re
         }};
         if (round % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds{round});
         one->send("close");
-        const std::size_t arrived = one->receive_to_the_end();
+        const std::size_t arrived = one->receive_all().size();
         one.reset();  // or the server would wait for its end
         sender.join();
         REQUIRE(soon([&] { return server.statistics().open == 0; }));
@@ -432,7 +388,7 @@ TEST_CASE("group: a broadcast reaches the members on all loops, in order") {
     };
     tcp::server<guest> server{guest{&room, {}}, tcp::options{.threads = 4}};
     const running now{server};
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 40; ++i) clients.emplace_back(now.where);
     REQUIRE(soon([&] { return room.size() == 40; }));
     std::string expected;
@@ -442,7 +398,7 @@ TEST_CASE("group: a broadcast reaches the members on all loops, in order") {
     }
     clients[7].send("hello");
     expected += "hello";
-    for (const client& each : clients) {
+    for (const blocking_client& each : clients) {
         const std::string got = each.receive(expected.size());
         CHECK(got.size() == expected.size());
         // The guest's word comes from a loop, and so somewhere between the numbers.
@@ -462,24 +418,24 @@ TEST_CASE("threads: run_for() and accept() serve everybody on their own thread")
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     {
-        std::vector<client> clients;
+        std::vector<blocking_client> clients;
         for (int i = 0; i != 6; ++i) clients.emplace_back(where);
-        for (const client& each : clients) REQUIRE(each.send("x"));
+        for (const blocking_client& each : clients) REQUIRE(each.send("x"));
         for (int i = 0; i != 200 && seen.opens != 6; ++i) server.run_for(10ms);
         server.run_for(10ms);
         CHECK(seen.shares() == std::vector<int>{6});
-        for (const client& each : clients) CHECK(each.receive(1) == "x");
+        for (const blocking_client& each : clients) CHECK(each.receive(1) == "x");
     }
     while (seen.closes != 6) server.run_for(10ms);
     std::thread runner{[&] { server.run(); }};  // and now all of them
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 6; ++i) {
         clients.emplace_back(where);
         CHECK(clients.back().echoes("x"));
     }
     server.stop();
     runner.join();
-    CHECK_FALSE(client{where}.connected());
+    CHECK_FALSE(blocking_client{where}.connected());
 }
 
 TEST_CASE("44 threads: a server that was run in pieces stops listening when it stops") {
@@ -490,7 +446,7 @@ TEST_CASE("44 threads: a server that was run in pieces stops listening when it s
     server.run_for(1ms);
     server.stop();
     CHECK_FALSE(server.run_for(1ms));
-    CHECK_FALSE(client{where}.connected());
+    CHECK_FALSE(blocking_client{where}.connected());
 }
 
 TEST_CASE("44 threads: the last hooks may ask for statistics, and stop") {
@@ -510,7 +466,7 @@ TEST_CASE("44 threads: the last hooks may ask for statistics, and stop") {
     server = std::make_unique<tcp::server<asks>>(asks{&server, &open}, tcp::options{.threads = 3});
     const endpoint where = server->bind("127.0.0.1:0");
     server->listen();
-    std::vector<client> clients;
+    std::vector<blocking_client> clients;
     for (int i = 0; i != 3; ++i) clients.emplace_back(where);
     while (server->statistics().open != 3) server->run_for(10ms);
     delete server.get();  // its hooks still reach it
@@ -539,11 +495,11 @@ TEST_CASE("group: a member that outlives its connection is sent nothing, nor is 
         const endpoint where = server.bind("127.0.0.1:0");
         server.listen();
         {
-            const client first{where};
+            const blocking_client first{where};
             while (server.statistics().open != 1) server.run_for(1ms);
         }
         while (server.statistics().open != 0) server.run_for(1ms);
-        const client next{where};
+        const blocking_client next{where};
         next.send("x");
         for (int i = 0; i != 5; ++i) server.run_for(10ms);
         CHECK(next.receive(1) == "x");

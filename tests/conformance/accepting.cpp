@@ -23,15 +23,16 @@
 #include <vector>
 
 #include "beds.hpp"
+#include "blocking_client.hpp"
 #include "child_process.hpp"
 
-using conformance::epoll_bed;
 using conformance::pattern;
 using conformance::scripted;
 using conformance::stage;
+using conformance::system_bed;
 using tcp::closed_by;
 using tcp::endpoint;
-using tcp::detail::descriptor;
+using tests::blocking_client;
 using tests::findings;
 using tests::in_child;
 using tests::open_descriptors;
@@ -84,38 +85,6 @@ int listening_descriptor(const endpoint& where) {
     }
     return -1;
 }
-
-/// A client that blocks, for threads of its own; it gives up after some seconds.
-class blocking_client {
-public:
-    explicit blocking_client(const endpoint& to)
-        : fd_{::socket(to.data()->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)} {
-        const timeval most{.tv_sec = 30, .tv_usec = 0};
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
-        connected_ = ::connect(fd_.get(), to.data(), to.size()) == 0;
-    }
-
-    /// Whether what was sent came back.
-    bool echoes(const std::string& text) const {
-        std::string got(text.size(), '\0');
-        return connected_ &&
-               ::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
-                   static_cast<ssize_t>(text.size()) &&
-               ::recv(fd_.get(), got.data(), got.size(), MSG_WAITALL) ==
-                   static_cast<ssize_t>(got.size()) &&
-               got == text;
-    }
-    /// Finishes sending; whether the server does, too.
-    bool finishes() const {
-        char more = 0;
-        return ::shutdown(fd_.get(), SHUT_WR) == 0 && ::recv(fd_.get(), &more, 1, 0) == 0;
-    }
-
-private:
-    descriptor fd_;
-    bool connected_ = false;
-};
 
 /// server.accept(), which a failure of the library may keep waiting: it is stopped after some
 /// seconds.
@@ -216,7 +185,7 @@ TEST_CASE_TEMPLATE(
 
 TEST_CASE("11 descriptors of the process exhausted") {
     in_child([](findings& found) {
-        epoll_bed bed;
+        system_bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint where = bed.listen(server);
         auto served = greeting_clients(bed, where, 3);
@@ -296,7 +265,7 @@ TEST_CASE("12 a listener whose accept fails leaves the others alive") {
          {ECONNABORTED, EPROTO, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, EPERM, EINTR}) {
         CAPTURE(error);
         in_child([&](findings& found) {
-            epoll_bed bed;
+            system_bed bed;
             auto server = bed.make(tcp::echo{});
             const endpoint failing = server.bind("127.0.0.1:0");
             const endpoint other = server.bind("127.0.0.1:0");
@@ -315,7 +284,7 @@ TEST_CASE("12 a listener whose accept fails leaves the others alive") {
 }
 
 TEST_CASE("12 clients that reset before accept leave the listener alive") {
-    stage<epoll_bed> on;
+    stage<system_bed> on;
     play_echo(on.does);
     auto server = on.bed.make(scripted{on.does});
     const endpoint where = on.bed.listen(server);
@@ -343,7 +312,7 @@ TEST_CASE("13 EINTR storms lose nothing") {
     ::sigaddset(&alarm, SIGALRM);
     REQUIRE(::pthread_sigmask(SIG_BLOCK, &alarm, nullptr) == 0);
 
-    auto server = epoll_bed{}.make(tcp::echo{});
+    auto server = system_bed{}.make(tcp::echo{});
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     std::thread loop{[&] {  // takes all of them
@@ -563,7 +532,7 @@ TEST_CASE_TEMPLATE("19 accepting paused in on_open: nobody else is accepted", Be
 }
 
 TEST_CASE("19 accepting paused and resumed from another thread") {
-    auto server = epoll_bed{}.make(tcp::echo{});
+    auto server = system_bed{}.make(tcp::echo{});
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     std::thread loop{[&] { server.run(); }};
@@ -741,7 +710,7 @@ TEST_CASE_TEMPLATE("accept() and stop()", Bed, CONFORMANCE_BEDS) {
 
 TEST_CASE("accept() stopped by another thread") {
     for (int i = 0; i != 20; ++i) {
-        auto server = epoll_bed{}.make(tcp::echo{});
+        auto server = system_bed{}.make(tcp::echo{});
         server.bind("127.0.0.1:0");
         server.listen();
         tcp::close_reason how;

@@ -1,4 +1,6 @@
 // Where the conformance suite runs: the same tests on real sockets and in simulated worlds.
+// Compiled with TCP_TESTS_IO_URING, all of it runs on real sockets with io_uring, and nothing is
+// simulated.
 //
 //   TEST_CASE_TEMPLATE("1 what is promised", Bed, CONFORMANCE_BEDS) {
 //       Bed bed; typename Bed::template server<my_handler> server = bed.make(my_handler{...},
@@ -20,6 +22,7 @@
 #include <vector>
 
 #include <tcp/engine/epoll/epoll_engine.hpp>
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
 
@@ -34,6 +37,7 @@ template <class Engine>
 class kernel_bed {
 public:
     static constexpr bool simulated = false;
+    static constexpr bool puts_off = Engine::puts_off;
     using client = kernel_client;
     template <class Handler>
     using server = tcp::server<Handler, Engine>;
@@ -103,6 +107,7 @@ template <class Weather>
 class simulated_bed {
 public:
     static constexpr bool simulated = true;
+    static constexpr bool puts_off = false;
     using client = tcp::simulation::client;
     template <class Handler>
     using server = tcp::server<Handler, tcp::simulated_engine>;
@@ -197,14 +202,22 @@ struct rough_weather {
     }
 };
 
-using epoll_bed = kernel_bed<tcp::epoll_engine>;
+#ifdef TCP_TESTS_IO_URING
+using system_engine = tcp::io_uring_engine;
+#else
+using system_engine = tcp::epoll_engine;
+#endif
+using system_bed = kernel_bed<system_engine>;
 using fair_bed = simulated_bed<fair_weather>;
 using late_bed = simulated_bed<late_weather>;
 using rough_bed = simulated_bed<rough_weather>;
 
-#define CONFORMANCE_BEDS \
-    conformance::epoll_bed, conformance::fair_bed, conformance::late_bed, conformance::rough_bed
 #define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
+#ifdef TCP_TESTS_IO_URING
+#    define CONFORMANCE_BEDS conformance::system_bed
+#else
+#    define CONFORMANCE_BEDS conformance::system_bed, SIMULATED_BEDS
+#endif
 
 // ---- scripted handlers, for tests of what happens around the hooks ----
 

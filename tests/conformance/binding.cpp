@@ -21,8 +21,8 @@
 #include "child_process.hpp"
 #include "temporary_folder.hpp"
 
-using conformance::epoll_bed;
 using conformance::stage;
+using conformance::system_bed;
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::detail::descriptor;
@@ -133,7 +133,7 @@ TEST_CASE("1 a port in use: address_in_use, with the cure in the text, nothing l
     const foreign_socket other{endpoint::parse("127.0.0.1:0")};
     REQUIRE(!other.failure);
     const std::string port = std::to_string(other.where.port());
-    epoll_bed bed;
+    system_bed bed;
     auto server = bed.make(tcp::echo{});
     const std::vector<int> before = open_descriptors();
 
@@ -164,7 +164,7 @@ TEST_CASE("1 a port in use: address_in_use, with the cure in the text, nothing l
 }
 
 TEST_CASE("1 a port that another program takes between bind and listen") {
-    epoll_bed bed;
+    system_bed bed;
     auto server = bed.make(tcp::echo{});
     const endpoint first = server.bind("127.0.0.1:0");
     const endpoint second = server.bind("127.0.0.1:0");
@@ -193,7 +193,7 @@ TEST_CASE("1 a port that another program takes between bind and listen") {
 TEST_CASE("1 a unix-domain path in use") {
     const temporary_folder here;
     const std::string where = "unix:" + here.file();
-    epoll_bed bed;
+    system_bed bed;
     {
         auto server = bed.make(tcp::echo{});
         server.bind(where);
@@ -230,7 +230,7 @@ TEST_CASE("1 a name of which one address is in use: nothing is left bound") {
         const foreign_socket other{last};
         const std::string where = "pair.test:" + std::to_string(other.where.port());
 
-        epoll_bed bed;
+        system_bed bed;
         auto server = bed.make(tcp::echo{});
         const std::vector<int> before = open_descriptors();
         const refusal said = refusal_of([&] { server.bind(where); });
@@ -258,7 +258,7 @@ TEST_CASE("2 an address that no interface has") {
         MESSAGE("net.ipv4.ip_nonlocal_bind is on here");
         return;
     }
-    epoll_bed bed;
+    system_bed bed;
     auto server = bed.make(tcp::echo{});
     const std::vector<int> before = open_descriptors();
     std::vector<std::string> all{"192.0.2.1:0", "192.0.2.1:8080"};
@@ -288,7 +288,7 @@ TEST_CASE("3 a port that needs privilege") {
         int start = 0;
         std::ifstream{"/proc/sys/net/ipv4/ip_unprivileged_port_start"} >> start;
         if (start < 2) return found.not_permitted("a port that needs privilege");
-        epoll_bed bed;
+        system_bed bed;
         auto server = bed.make(tcp::echo{});
         for (const char* const where : {"127.0.0.1:1", ":1"}) {
             std::error_code failure;
@@ -470,10 +470,10 @@ TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
         constexpr int batches = 10, batch = 100;
         endpoint where;
         {
-            epoll_bed bed;
+            system_bed bed;
             auto server = bed.make(closes_first{});
             where = bed.listen(server);
-            std::vector<epoll_bed::client> clients;
+            std::vector<system_bed::client> clients;
             for (int i = 0; i != batches; ++i) {
                 clients.clear();
                 for (int k = 0; k != batch; ++k) clients.push_back(bed.connect(where));
@@ -495,7 +495,7 @@ TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
         // A client may take a port of an earlier one again, and with it its TIME_WAIT.
         if (alone) found.check(time_waits(where.port()) > batches * batch / 2, "TIME_WAIT");
 
-        epoll_bed bed;
+        system_bed bed;
         auto again = bed.make(tcp::echo{});
         found.check(again.bind(where) == where, "it binds");
         again.listen();
@@ -509,7 +509,7 @@ TEST_CASE("7 IPv4, IPv6, a bare port and names, each of which echoes") {
     if (ipv6) all.emplace_back("[::1]:0");
     for (const std::string& where : all) {
         CAPTURE(where);
-        stage<epoll_bed> on;
+        stage<system_bed> on;
         address_family seen{};
         on.does.on_open = [&](tcp::connection& peer) {
             seen = peer.remote_endpoint().family();
@@ -539,7 +539,7 @@ TEST_CASE("7 a bare port with ipv6_only: IPv6 alone") {
         MESSAGE("no IPv6 here");
         return;
     }
-    epoll_bed bed;
+    system_bed bed;
     auto server = bed.make(tcp::echo{}, {.ipv6_only = true});
     const endpoint where = server.bind(any_port);
     server.listen();
@@ -572,7 +572,7 @@ TEST_CASE_TEMPLATE("7 several endpoints of one server", Bed, CONFORMANCE_BEDS) {
 TEST_CASE("7 unix-domain paths, abstract names and TCP in one server") {
     const temporary_folder here;
     const std::string name = "unix:@tcp-binding-" + std::to_string(::getpid());
-    stage<epoll_bed> on;
+    stage<system_bed> on;
     {
         auto server = on.bed.make(tcp::echo{});
         std::vector<endpoint> all;
@@ -601,7 +601,7 @@ TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
     in_child([](findings& found) {
         if (!enter_empty_network(false) || has_ipv6())
             return found.not_permitted("a network without IPv6");
-        epoll_bed bed;
+        system_bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint bare = server.bind(any_port);
         const endpoint named = server.bind("localhost:0");
@@ -622,7 +622,7 @@ TEST_CASE("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4") 
     in_child([](findings& found) {
         if (!tests::refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT))
             return found.not_permitted("a filter of system calls");
-        epoll_bed bed;
+        system_bed bed;
         auto server = bed.make(tcp::echo{});
         const std::vector<int> before = open_descriptors();
         const endpoint bare = server.bind(0);
@@ -642,7 +642,7 @@ TEST_CASE("9 a port taken by another program is never shared silently") {
         {}, {SO_REUSEADDR}, {SO_REUSEPORT}, {SO_REUSEADDR, SO_REUSEPORT}};
     for (const std::vector<int>& options : ways) {
         CAPTURE(options.size());
-        epoll_bed bed;
+        system_bed bed;
         for (const char* const ours : {"127.0.0.1:0", "0.0.0.0:0", ":0"}) {
             CAPTURE(ours);
             auto server = bed.make(tcp::echo{});
@@ -672,7 +672,7 @@ TEST_CASE("9 a port taken by another program is never shared silently") {
 }
 
 TEST_CASE("9 two servers never share a port") {
-    epoll_bed bed;
+    system_bed bed;
     auto first = bed.make(tcp::echo{});
     auto second = bed.make(tcp::echo{});
     const endpoint where = first.bind("127.0.0.1:0");
@@ -698,9 +698,9 @@ TEST_CASE("67 all descriptors are CLOEXEC") {
         }
         CHECK(count >= at_least);
     };
-    epoll_bed bed;
+    system_bed bed;
     {
-        stage<epoll_bed> on;
+        stage<system_bed> on;
         auto server = on.bed.make(conformance::scripted{on.does});
         check_new_ones(1);
         std::vector<endpoint> all;

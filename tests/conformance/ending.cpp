@@ -639,7 +639,7 @@ TEST_CASE_TEMPLATE("49 abort of a connection that close() left with nothing but 
 TEST_CASE("50 close while a receive is armed: the peer sees FIN within 50 ms (K)") {
     for (const bool has_input : {false, true}) {
         CAPTURE(has_input);
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto where = on.bed.listen(server);
         on.does.on_data = [&](tcp::connection&, tcp::bytes data) {
@@ -810,7 +810,8 @@ TEST_CASE_TEMPLATE("51 a slot that is used again remembers nothing", Bed, CONFOR
 }
 
 TEST_CASE("51 the descriptor and the slot are really used again in the batch (K)") {
-    stage<conformance::epoll_bed> on;
+    if constexpr (conformance::system_bed::puts_off) return;  // a slot is free a batch later
+    stage<conformance::system_bed> on;
     auto server = on.bed.make(scripted{on.does}, {.receive_buffer = 100});
     const auto where = on.bed.listen(server);
     conformance::kernel_client first{where};
@@ -963,7 +964,7 @@ TEST_CASE("52 as many closes at once as there are descriptors (K)") {
     const std::size_t count = (most - 200) / 2;
     for (const ending how : {ending::stopped, ending::aborted_by_one, ending::closed_by_one}) {
         CAPTURE(static_cast<int>(how));
-        end_at_once<conformance::epoll_bed>(count, how);
+        end_at_once<conformance::system_bed>(count, how);
     }
 }
 
@@ -988,7 +989,7 @@ TEST_CASE_TEMPLATE("52 each on_close ends another connection: no recursion", Bed
 // ---- 53 ----
 
 TEST_CASE("53 an administrator's kill (ss -K): system_error, and the peer sees a reset (K)") {
-    stage<conformance::epoll_bed> on;
+    stage<conformance::system_bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
     auto client = on.bed.connect(where), bystander = on.bed.connect(where);

@@ -2,13 +2,10 @@
 // order, and stands in memory once.
 #include <doctest/doctest.h>
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,6 +19,7 @@
 #include <tcp/shared_bytes.hpp>
 
 #include "beds.hpp"
+#include "resident_memory.hpp"
 
 using namespace std::chrono_literals;
 using conformance::difference;
@@ -29,6 +27,8 @@ using conformance::pattern;
 using tcp::closed_by;
 using tcp::group;
 using tcp::shared_bytes;
+using tests::resident_bytes;
+using tests::sanitized;
 
 static_assert(!std::is_copy_constructible_v<group>);
 static_assert(!std::is_copy_assignable_v<group>);
@@ -37,26 +37,6 @@ static_assert(std::is_nothrow_copy_constructible_v<group::member>);
 static_assert(std::is_nothrow_copy_assignable_v<group::member>);
 
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool sanitized = true;
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool sanitized = true;
-#    else
-constexpr bool sanitized = false;
-#    endif
-#else
-constexpr bool sanitized = false;
-#endif
-
-// The memory of this process that is really there (proc(5), statm).
-std::size_t resident_bytes() {
-    std::ifstream statm{"/proc/self/statm"};
-    std::size_t all = 0, resident = 0;
-    statm >> all >> resident;
-    return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-}
 
 /// What all guests of a test share. It outlives the server.
 struct hall {
@@ -556,7 +536,7 @@ TEST_CASE_TEMPLATE("41 what 100 members do not read stands in memory once", Bed,
 // ---- several threads (K) ----
 
 TEST_CASE("41 another thread sends while connections join and leave (K)") {
-    rooms<conformance::epoll_bed> on;
+    rooms<conformance::system_bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
     std::vector<conformance::kernel_client> clients;

@@ -438,7 +438,7 @@ TEST_CASE_TEMPLATE("51 mail for one that ended is not for the next in its slot",
             CHECK(on.bed.until(server, [&] { return on.does.peers.empty(); }));
         }
     }
-    CHECK(reused != 0);
+    if constexpr (!Bed::puts_off) CHECK(reused != 0);
 }
 
 // ---- what does not leave ----
@@ -872,7 +872,7 @@ TEST_CASE_TEMPLATE("40 the server is destroyed, or stops, in what is posted", Be
 // ---- other threads (K) ----
 
 TEST_CASE("69 72 posts from another thread to a sleeping server: none lost, none late (K)") {
-    using bed_type = conformance::epoll_bed;
+    using bed_type = conformance::system_bed;
     handle_stage<bed_type> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -905,7 +905,7 @@ TEST_CASE("69 72 posts from another thread to a sleeping server: none lost, none
 }
 
 TEST_CASE("40 sends from another thread that race the end: received or unsent or refused (K)") {
-    using bed_type = conformance::epoll_bed;
+    using bed_type = conformance::system_bed;
     for (std::size_t round = 0; round != 60; ++round) {
         const bool graceful = round % 3 != 0;
         handle_stage<bed_type> on;

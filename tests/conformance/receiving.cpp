@@ -20,9 +20,9 @@
 #include "child_process.hpp"
 
 using conformance::difference;
-using conformance::epoll_bed;
 using conformance::pattern;
 using conformance::stage;
+using conformance::system_bed;
 using tcp::closed_by;
 using tcp::endpoint;
 using tcp::detail::descriptor;
@@ -30,15 +30,15 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// The epoll engine, and how often it waits: more often than something happens is spinning.
-class counting_engine : public tcp::epoll_engine {
+/// The engine, and how often it waits: more often than something happens is spinning.
+class counting_engine : public conformance::system_engine {
 public:
-    using tcp::epoll_engine::epoll_engine;
+    using conformance::system_engine::system_engine;
 
     template <tcp::engine_sink Sink>
     void wait(tcp::duration timeout, Sink& sink) {
         ++waits;
-        tcp::epoll_engine::wait(timeout, sink);
+        conformance::system_engine::wait(timeout, sink);
     }
 
     static inline int waits = 0;
@@ -517,7 +517,7 @@ TEST_CASE("27 a gigabyte through one connection: in order, once") {
     };
     std::function<void()> stop;
     closed_by by{};
-    auto server = epoll_bed{}.make(ends_the_run{[&] { stop(); }, &by});
+    auto server = system_bed{}.make(ends_the_run{[&] { stop(); }, &by});
     stop = [&] { server.stop(); };
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
@@ -566,34 +566,37 @@ TEST_CASE("27 a gigabyte through one connection: in order, once") {
 
 TEST_CASE("28 a connection that floods does not hold up those that ping") {
     struct tally {
-        int pings = 0, floods = 0;
+        std::size_t pings = 0, floods = 0;  // bytes
     };
     struct mixed {
         tally* seen;
         void on_data(tcp::connection& peer, tcp::bytes data) const {
             if (data[0] == std::byte{'F'}) {
-                ++seen->floods;
+                seen->floods += data.size();
             } else {
-                seen->pings += static_cast<int>(data.size());
+                seen->pings += data.size();
                 peer.send(data);
             }
         }
     };
     tally seen;
-    epoll_bed bed;
-    auto server = bed.make(mixed{&seen}, {.receive_buffer = 4096});
+    system_bed bed;
+    constexpr std::size_t buffer = 4096;
+    auto server = bed.make(mixed{&seen}, {.receive_buffer = buffer});
     const endpoint where = bed.listen(server);
     auto flood = bed.connect(where);
     flood.send("F");
-    std::vector<epoll_bed::client> pings;
+    std::vector<system_bed::client> pings;
     for (int i = 0; i != 20; ++i) {
         pings.push_back(bed.connect(where));
         pings.back().send("p");
     }
     CHECK(bed.until(server, [&] { return seen.pings == 20 && seen.floods == 1; }));
 
+    // What lies in the buffers of an engine that is handed several at once comes on top.
+    constexpr std::size_t most_at_once = system_bed::puts_off ? 32 * 1024 : buffer;
     const std::string much(4 << 20, 'F');
-    constexpr int turns = 2;  // of at most four receives for each connection
+    constexpr int turns = 2;  // of at most four full buffers for each connection
     for (int round = 0; round != 20; ++round) {
         if (flood.sent_size() - flood.acknowledged_size() < much.size() / 2) flood.send(much);
         for (auto& one : pings) one.send("p");
@@ -607,7 +610,7 @@ TEST_CASE("28 a connection that floods does not hold up those that ping") {
         for (int i = 0; i != turns; ++i) server.poll();
         CHECK(seen.pings == before.pings + 20);
         CHECK(seen.floods > before.floods);
-        CHECK(seen.floods <= before.floods + turns * 4);
+        CHECK(seen.floods <= before.floods + turns * 4 * most_at_once);
     }
     CHECK(bed.until(server, [&] {
         return std::all_of(pings.begin(), pings.end(),

@@ -3,7 +3,6 @@
 
 #include <signal.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -17,36 +16,19 @@
 #include <vector>
 
 #include "beds.hpp"
+#include "resident_memory.hpp"
 
 using namespace std::chrono_literals;
 using conformance::difference;
 using conformance::pattern;
 using conformance::scripted;
 using conformance::stage;
+using tests::resident_bytes;
+using tests::sanitized;
 
 namespace {
 
 using sizes = std::initializer_list<std::size_t>;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool sanitized = true;
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool sanitized = true;
-#    else
-constexpr bool sanitized = false;
-#    endif
-#else
-constexpr bool sanitized = false;
-#endif
-
-// The memory of this process that is really there (proc(5), statm).
-std::size_t resident_bytes() {
-    std::ifstream statm{"/proc/self/statm"};
-    std::size_t all = 0, resident = 0;
-    statm >> all >> resident;
-    return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-}
 
 // Random sends of every kind, and what they must add up to at the peer.
 class mixed_sends {
@@ -225,7 +207,7 @@ TEST_CASE_TEMPLATE("34 a client that pipelines and never reads: the queue is bou
 TEST_CASE("34 clients that pipeline and hardly read: memory stays flat (K)") {
     constexpr std::size_t clients = 64, high = 64 * 1024, buffer = 16 * 1024;
     constexpr std::size_t most_each = 2 * 1024 * 1024;  // were nothing bounded
-    conformance::epoll_bed bed;
+    conformance::system_bed bed;
     auto server = bed.make(tcp::echo{}, {.high_mark = high,
                                          .low_mark = high / 4,
                                          .receive_buffer = buffer,
@@ -727,7 +709,7 @@ TEST_CASE("39 over 2 GiB in one send (K)") {
     // Block n of a mebibyte begins with its number; the rest is the same in all.
     constexpr std::size_t block = 1 << 20, blocks = 2049;
     const std::string plain = pattern(block);
-    stage<conformance::epoll_bed> on;
+    stage<conformance::system_bed> on;
     on.does.on_open = [&](tcp::connection& peer) {
         std::string huge;
         huge.reserve(block * blocks + 1);
@@ -863,7 +845,7 @@ TEST_CASE_TEMPLATE("a large body in steps: send from on_writable", Bed, CONFORMA
 }
 
 TEST_CASE_TEMPLATE("sends to other connections leave at the end of the batch", Bed,
-                   conformance::epoll_bed, conformance::fair_bed) {
+                   conformance::system_bed, conformance::fair_bed) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         for (tcp::connection* each : on.does.peers)
@@ -882,6 +864,7 @@ TEST_CASE_TEMPLATE("sends to other connections leave at the end of the batch", B
         server.poll();
         if constexpr (Bed::simulated) on.bed.world.advance(10us);
     }
+    if constexpr (Bed::puts_off) server.poll();  // says that they have left
     CHECK(server.statistics().bytes_sent == 19 * 12);
     CHECK(on.bed.until(server, [&] {
         return std::all_of(clients.begin() + 1, clients.end(),

@@ -3,26 +3,23 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "beds.hpp"
+#include "blocking_client.hpp"
 #include "child_process.hpp"
+#include "handled_signal.hpp"
 
 using namespace std::chrono_literals;
 using conformance::now_of;
@@ -30,6 +27,8 @@ using conformance::script;
 using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
+using tests::blocking_client;
+using tests::handled_signal;
 using tests::open_descriptors;
 
 namespace {
@@ -81,48 +80,6 @@ private:
     typename Bed::client client_;
     bool reading_ = false;
 };
-
-// A client on a socket that blocks, for a server that another thread runs.
-class blocking_client {
-public:
-    explicit blocking_client(const tcp::endpoint& to)
-        : fd_{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)} {
-        const timeval most{.tv_sec = 20, .tv_usec = 0};
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
-        connected_ = ::connect(fd_.get(), to.data(), to.size()) == 0;
-        refused_ = !connected_ && errno == ECONNREFUSED;
-    }
-    bool connected() const noexcept { return connected_; }
-    bool refused() const noexcept { return refused_; }
-
-    bool send(std::string_view text) const {
-        return ::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
-               static_cast<ssize_t>(text.size());
-    }
-    /// So many bytes, or fewer at the end.
-    std::string receive(std::size_t size) const {
-        std::string text(size, '\0');
-        const ssize_t n = ::recv(fd_.get(), text.data(), size, MSG_WAITALL);
-        text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
-        return text;
-    }
-    /// Whether the server has ended the connection, in order or with a reset, within some seconds.
-    bool over() const {
-        char c = 0;
-        const ssize_t n = ::recv(fd_.get(), &c, 1, 0);
-        return n == 0 || (n < 0 && errno == ECONNRESET);
-    }
-    void shutdown_send() const { ::shutdown(fd_.get(), SHUT_WR); }
-
-private:
-    tcp::detail::descriptor fd_;
-    bool connected_ = false;
-    bool refused_ = false;
-};
-
-bool echoes(const blocking_client& client) {
-    return client.send("ping") && client.receive(4) == "ping";
-}
 
 std::size_t count_of(const tcp::statistics& counted, closed_by by) {
     return static_cast<std::size_t>(counted.closed_by[static_cast<std::size_t>(by)]);
@@ -254,8 +211,8 @@ TEST_CASE_TEMPLATE("44 destruction of a stopped server inside on_close", Bed, CO
 TEST_CASE("44 destruction of the server inside a hook that run() and accept() called (K)") {
     for (const bool accepts : {false, true}) {
         CAPTURE(accepts);
-        stage<conformance::epoll_bed> on;
-        using server = conformance::epoll_bed::server<scripted>;
+        stage<conformance::system_bed> on;
+        using server = conformance::system_bed::server<scripted>;
         std::unique_ptr<server> only{new server(on.bed.make(scripted{on.does}))};
         const auto at = on.bed.listen(*only);
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
@@ -678,7 +635,7 @@ TEST_CASE_TEMPLATE("65 what is queued is sent while the server drains", Bed, CON
 
 TEST_CASE("44 stop() from another thread while the server runs (K)") {
     for (int round = 0; round != 40; ++round) {
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
         auto server = on.bed.make(scripted{on.does});
         const auto at = on.bed.listen(server);
@@ -686,7 +643,7 @@ TEST_CASE("44 stop() from another thread while the server runs (K)") {
         std::vector<blocking_client> clients;
         // In some rounds the server has only just begun, or not yet.
         for (int i = 0; i != round % 4; ++i) clients.emplace_back(at);
-        for (const auto& c : clients) CHECK(echoes(c));
+        for (const auto& c : clients) CHECK(c.echoes("ping"));
         std::thread others[2];
         for (std::thread& other : others) other = std::thread{[&] { server.stop(); }};
         server.stop();
@@ -701,13 +658,13 @@ TEST_CASE("44 stop() from another thread while the server runs (K)") {
 
 TEST_CASE("44 destruction from another thread while the server runs (K)") {
     for (int round = 0; round != 100; ++round) {
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
-        using server = conformance::epoll_bed::server<scripted>;
+        using server = conformance::system_bed::server<scripted>;
         std::optional<server> one;
         // The type has no move: made in its place.
         struct maker {
-            stage<conformance::epoll_bed>& on;
+            stage<conformance::system_bed>& on;
             operator server() const { return on.bed.make(scripted{on.does}); }
         };
         one.emplace(maker{on});
@@ -721,7 +678,7 @@ TEST_CASE("44 destruction from another thread while the server runs (K)") {
         }};
         // It runs for certain when it has answered.
         const blocking_client client{at};
-        CHECK(echoes(client));
+        CHECK(client.echoes("ping"));
         one.reset();
         // Everything is over when the destructor returns, whatever the other thread does then.
         CHECK(on.does.closes.size() == 1);
@@ -734,23 +691,23 @@ TEST_CASE("44 destruction from another thread while the server runs (K)") {
 TEST_CASE("44 drain() from another thread while the server runs (K)") {
     for (const bool finish : {true, false}) {
         CAPTURE(finish);
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
         on.does.on_end = [](tcp::connection& peer) { peer.close(); };
         auto server = on.bed.make(scripted{on.does});
         const auto at = on.bed.listen(server);
         std::thread runner{[&] { server.run(); }};
         const blocking_client client{at}, other{at};
-        CHECK(echoes(client));
-        CHECK(echoes(other));
+        CHECK(client.echoes("ping"));
+        CHECK(other.echoes("ping"));
         server.drain(finish ? 1h : 1ms);
         if (finish) {
             // The loop has closed its listeners when a new client is refused.
             while (!blocking_client{at}.refused()) {}
-            CHECK(echoes(client));
+            CHECK(client.echoes("ping"));
             client.shutdown_send();
             CHECK(client.over());
-            CHECK(echoes(other));
+            CHECK(other.echoes("ping"));
             other.shutdown_send();
         }
         runner.join();
@@ -762,25 +719,25 @@ TEST_CASE("44 drain() from another thread while the server runs (K)") {
 }
 
 TEST_CASE("44 run() while another thread runs the server: already_running (K)") {
-    conformance::epoll_bed bed;
+    conformance::system_bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
     const blocking_client client{at};
-    CHECK(echoes(client));
+    CHECK(client.echoes("ping"));
     CHECK(error_of([&](auto& f) { server.run(f); }) == tcp::error::already_running);
     CHECK(error_of([&](auto& f) { server.run_for(1h, f); }) == tcp::error::already_running);
     CHECK(error_of([&](auto& f) { server.poll(f); }) == tcp::error::already_running);
     CHECK(error_of([&](auto& f) { server.accept(f); }) == tcp::error::already_running);
     CHECK_THROWS_AS(server.run(), std::system_error);
-    CHECK(echoes(client));
+    CHECK(client.echoes("ping"));
     server.stop();
     runner.join();
     server.run();  // nobody runs it now, and it has stopped
 }
 
 TEST_CASE("statistics() from another thread while the server runs (K)") {
-    conformance::epoll_bed bed;
+    conformance::system_bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
@@ -799,7 +756,7 @@ TEST_CASE("statistics() from another thread while the server runs (K)") {
     }};
     for (int i = 0; i != 50; ++i) {
         const blocking_client client{at};
-        for (int j = 0; j != 10; ++j) CHECK(echoes(client));
+        for (int j = 0; j != 10; ++j) CHECK(client.echoes("ping"));
         client.shutdown_send();
         CHECK(client.over());
     }
@@ -839,36 +796,19 @@ TEST_CASE("a simulated server is woken by stop() and drain() of another thread (
 
 namespace {
 
-using stoppable = conformance::epoll_bed::server<scripted>;
+using stoppable = conformance::system_bed::server<scripted>;
 std::atomic<stoppable*> to_stop{nullptr};
 
 extern "C" void stop_it(int) {
     if (stoppable* const server = to_stop.load()) server->stop();
 }
 
-// A signal handler for as long as this lives.
-class handled_signal {
-public:
-    explicit handled_signal(int number) : number_{number} {
-        struct sigaction mine {};
-        mine.sa_handler = stop_it;
-        ::sigaction(number_, &mine, &before_);
-    }
-    handled_signal(const handled_signal&) = delete;
-    handled_signal& operator=(const handled_signal&) = delete;
-    ~handled_signal() { ::sigaction(number_, &before_, nullptr); }
-
-private:
-    int number_;
-    struct sigaction before_ {};
-};
-
 }  // namespace
 
 TEST_CASE("44 stop() in a signal handler (K)") {
-    const handled_signal handled{SIGUSR2};
+    const handled_signal handled{SIGUSR2, stop_it};
     for (int round = 0; round != 20; ++round) {
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto at = on.bed.listen(server);
         to_stop = &server;
@@ -886,7 +826,7 @@ TEST_CASE("44 stop() in a signal handler (K)") {
             on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
             std::thread runner{[&] { server.run(); }};
             const blocking_client client{at};
-            CHECK(echoes(client));
+            CHECK(client.echoes("ping"));
             ::pthread_kill(runner.native_handle(), SIGUSR2);
             runner.join();
             CHECK(client.over());
@@ -898,15 +838,15 @@ TEST_CASE("44 stop() in a signal handler (K)") {
 }
 
 TEST_CASE("44 signals that stop nothing are survived (K)") {
-    const handled_signal handled{SIGUSR2};
-    conformance::epoll_bed bed;
+    const handled_signal handled{SIGUSR2, stop_it};
+    conformance::system_bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
     const blocking_client client{at};
     for (int i = 0; i != 200; ++i) {
         ::pthread_kill(runner.native_handle(), SIGUSR2);
-        CHECK(echoes(client));
+        CHECK(client.echoes("ping"));
     }
     server.stop();
     runner.join();
@@ -916,11 +856,11 @@ TEST_CASE("44 signals that stop nothing are survived (K)") {
 // ---- nothing is left ----
 
 TEST_CASE("no descriptor is left by a server that is a local variable (K)") {
-    { const conformance::epoll_bed warm; }
+    { const conformance::system_bed warm; }
     const auto before = open_descriptors();
     REQUIRE_FALSE(before.empty());
     const auto use = [](int how) {
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         auto server = on.bed.make(scripted{on.does});
         if (how == 0) return;  // not even bound
         const auto at = server.bind("127.0.0.1:0");
@@ -971,7 +911,7 @@ TEST_CASE("no descriptor is left while a stopped or drained server is still ther
     const auto before = open_descriptors();
     for (const bool drained : {false, true}) {
         CAPTURE(drained);
-        stage<conformance::epoll_bed> on;
+        stage<conformance::system_bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto made = open_descriptors();
         const auto at = on.bed.listen(server);

@@ -52,6 +52,35 @@ protected:
         int at_once = 1;  // how many to accept in a batch
     };
 
+    /// Accepts for an armed listener that has something: one, and more where there were as many as
+    /// that the last time. accept(2).
+    template <class Sink, class Engine>
+    [[gnu::cold, gnu::noinline]] void accept_some(std::uint32_t id, Sink& sink, Engine& engine) {
+        const int most = listeners_[id].at_once;
+        for (int i = 0; i != most; ++i) {
+            listener_state& l = listeners_[id];
+            if (!l.armed) return;
+            sockaddr_storage peer;
+            socklen_t size = sizeof peer;
+            auto* const address = reinterpret_cast<sockaddr*>(&peer);
+            const int socket =
+                ::accept4(l.socket.get(), address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (socket >= 0) {
+                if (l.one) engine.pause_accept(id);
+                sink.accepted(id, socket, endpoint::from_sockaddr(address, size));
+            } else if (errno == EAGAIN) {
+                l.at_once = 1;
+                return;
+            } else if (errno != EINTR) {
+                sink.accept_failed(id, errno);
+            }
+        }
+        // There were as many as were asked for: ask for more in the next batch.
+        if (most < most_accepts) listeners_[id].at_once = most * 2;
+    }
+
+    static constexpr int most_accepts = 64;
+
     [[gnu::cold]] explicit listeners(const options& settings) noexcept : settings_{settings} {}
     ~listeners() = default;
 

@@ -1,5 +1,4 @@
-// What the engines of Linux share: opening a listening socket, and asking a socket for its
-// endpoints.
+// Listening sockets of Linux, the files of unix-domain ones, and the endpoints of a socket.
 #pragma once
 
 #include <cstring>

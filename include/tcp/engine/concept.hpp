@@ -112,6 +112,9 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
                           detail::null_sink& sink, std::error_code& failure) {
     { E::name } -> std::convertible_to<const char*>;
 
+    // Whether what is asked for begins as late as in wait() or submit(), whichever comes first.
+    { E::puts_off } -> std::convertible_to<bool>;
+
     // Listeners. bind() may be called for several endpoints, each gives the next listener_id, and
     // unbind() takes back those from this one on, before listen(); listen() is called once for
     // each. bound() gives the endpoint again. adopt() does the same with a socket that is bound
@@ -153,11 +156,13 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
 
     // Time and waiting. now() is monotonic and never goes back. wait() delivers what is there, or
     // waits until something is or the timeout (at least 0) has passed; it may return early with
-    // nothing.
+    // nothing. submit() is called when the loop is left and no wait() follows.
     { fixed.now() } -> std::same_as<duration>;
     { e.wake() }
     noexcept;
     { e.wait(timeout, sink) } -> std::same_as<void>;
+    { e.submit() }
+    noexcept;
 };
 
 }  // namespace tcp::inline v0

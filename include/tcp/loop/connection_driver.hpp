@@ -76,10 +76,7 @@ public:
     [[gnu::noinline]] void sent(connection_id id, std::size_t count, int error) {
         slot_type* const s = table_.find(id);
         if (s == nullptr) return;
-        s->flags_ &= ~connection::send_in_flight;
-        counters_.bytes_sent.add(count);
-        note_sent(*s, count);
-        s->queue_.consume(pool, count);
+        took(*s, count);
         if (error != 0) {
             sending_failed(*s, error);
         } else if (!s->queue_.empty()) {
@@ -98,6 +95,23 @@ public:
         --reaping_;
         release(*s);
     }
+
+    /// What still counts when everything ends: what has left, and what the engine has let go of.
+    struct last_events {
+        connection_driver& loop;
+
+        void accepted(listener_id, int socket, const endpoint&) { loop.engine_.refuse(socket); }
+        void accept_failed(listener_id, int) noexcept {}
+        void received(connection_id, bytes) noexcept {}
+        void ended(connection_id) noexcept {}
+        void failed(connection_id, int) noexcept {}
+        void writable(connection_id) noexcept {}
+        void sent(connection_id id, std::size_t count, int) noexcept {
+            if (slot_type* const s = loop.table_.find(id); s != nullptr) loop.took(*s, count);
+        }
+        void closed(connection_id id) { loop.closed(id); }
+        void woken() noexcept {}
+    };
 
     // ---- what others ask ----
 
@@ -208,6 +222,14 @@ private:
         }
         return s;
     }
+    // A send in flight has ended.
+    void took(slot_type& s, std::size_t count) {
+        s.flags_ &= ~connection::send_in_flight;
+        counters_.bytes_sent.add(count);
+        note_sent(s, count);
+        s.queue_.consume(pool, count);
+    }
+
     void give_back(slot_type& s) noexcept {
         team_.closed(&s);
         table_.release(s);

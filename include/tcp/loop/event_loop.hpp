@@ -75,7 +75,10 @@ public:
 
     /// Around every call that runs hooks: from now on it is this thread's.
     void begin_run() noexcept { this->runner.store_relaxed(&thread_mark); }
-    void end_run() noexcept { this->runner.store_relaxed(nullptr); }
+    void end_run() noexcept {
+        engine_.submit();
+        this->runner.store_relaxed(nullptr);
+    }
 
     /// Accepts as many as come, from now on.
     [[gnu::cold]] void accept_many() {
@@ -98,6 +101,7 @@ public:
         this->watched_ = {};
         while (this->watched_reason_ != nullptr && turn(duration::max())) {}
         pause_listeners();
+        while (this->reaping_ != 0) engine_.wait(duration::max(), *this);  // to its very end
         return std::exchange(this->watched_reason_, nullptr) == nullptr;
     }
 
@@ -115,10 +119,15 @@ public:
 
     /// Ends everything and waits until the engine has let go of every connection.
     [[gnu::cold]] void shut() {
-        if (!std::exchange(over_, true) && !draining_) engine_.close_listeners();
+        const bool listens = !std::exchange(over_, true) && !draining_;
         stop_wanted_.store_release(true);  // a server that has drained is stopped, too
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
+        if constexpr (Engine::puts_off) {  // what was asked for before is done
+            typename base::last_events left{*this};
+            engine_.wait({}, left);
+        }
         this->close_all(closed_by::server_stopping);
+        if (listens) engine_.close_listeners();
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
         if (mail != nullptr) mail->close(*this);
     }

@@ -15,8 +15,6 @@
 // descriptors, unix(7)), only EAGAIN does.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -25,9 +23,10 @@
 #include <system_error>
 #include <utility>
 
+#include <tcp/detail/clock.hpp>
+#include <tcp/detail/connected_socket.hpp>
 #include <tcp/detail/listeners.hpp>
 #include <tcp/detail/slot_array.hpp>
-#include <tcp/detail/socket.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/engine/epoll/epoll_set.hpp>
 #include <tcp/options.hpp>
@@ -38,6 +37,7 @@ namespace tcp::inline v0 {
 class epoll_engine : public detail::listeners {
 public:
     static constexpr const char* name = "epoll";
+    static constexpr bool puts_off = false;
 
     /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no
     /// memory.
@@ -97,12 +97,12 @@ public:
         c.fd = socket;
         c.generation = id.generation;
         c.flags = (c.flags & in_list) | receiving;
-        if (has_local_ && is_local(socket)) c.flags |= local | doubtful;
+        if (has_local_ && detail::is_local(socket)) c.flags |= local | doubtful;
         return 0;
     }
 
     void refuse(int socket) {
-        reset_on_close(socket);
+        detail::reset_on_close(socket);
         ::close(socket);
     }
 
@@ -117,18 +117,18 @@ public:
 
     [[gnu::always_inline]] send_outcome send(connection_id id, std::span<const bytes> pieces) {
         state& c = states_[id.slot];
-        if (pieces.size() != 1) return send_many(c, pieces);
+        if (pieces.size() != 1) return noted(c, detail::send_pieces(c.fd, pieces));
         const ssize_t n = ::send(c.fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);
         if (n == static_cast<ssize_t>(pieces[0].size())) [[likely]]
             return {.taken = pieces[0].size()};
-        return fell_short(c, n);
+        return noted(c, detail::fell_short(n, errno));
     }
 
     void shutdown_send(connection_id id) { ::shutdown(states_[id.slot].fd, SHUT_WR); }
 
     bool close(connection_id id, close_mode mode) {
         state& c = states_[id.slot];
-        if (mode == close_mode::reset) reset_on_close(c.fd);
+        if (mode == close_mode::reset) detail::reset_on_close(c.fd);
         c.flags = c.flags & in_list;
         ::close(std::exchange(c.fd, -1));  // which takes it out of the epoll set
         return true;
@@ -146,6 +146,8 @@ public:
     duration now() const { return detail::monotonic_now(); }
     void wake() noexcept { set_.wake(); }
 
+    void submit() noexcept {}
+
     template <engine_sink Sink>
     void wait(duration timeout, Sink& sink) {
         epoll_event events[most_events];
@@ -157,7 +159,7 @@ public:
         for (const epoll_event* event = events; event < events + count; ++event) {
             const connection_id id = id_of(*event);
             if (id.slot >= wake_slot) [[unlikely]] {
-                if (id.slot == listener_slot) accept(id.generation, sink);
+                if (id.slot == listener_slot) accept_some(id.generation, sink, *this);
                 continue;
             }
             state& c = states_[id.slot];
@@ -198,7 +200,6 @@ private:
     static constexpr std::uint32_t listener_slot = UINT32_MAX;  // keys of what is no connection
     static constexpr std::uint32_t wake_slot = listener_slot - 1;
     static constexpr int most_events = 512;
-    static constexpr int most_accepts = 64;
     static constexpr int most_in_a_row = 4;
 
     static constexpr std::uint64_t key_of(connection_id id) noexcept {
@@ -230,7 +231,8 @@ private:
             sink.writable(id);
         }
         // A reset after the FIN shows in no receive.
-        if ((events & EPOLLERR) != 0 && was_over && is(c, id)) sink.failed(id, error_of(c.fd));
+        if ((events & EPOLLERR) != 0 && was_over && is(c, id))
+            sink.failed(id, detail::error_of(c.fd));
     }
 
     [[gnu::cold, gnu::noinline]] int look_before_sleeping(epoll_event (&events)[most_events],
@@ -294,7 +296,7 @@ private:
         c.clear(receiving);
         c.flags |= over;
         // A reset behind a FIN reads as the end (tcp_recvmsg() of Linux); its errno is elsewhere.
-        const int error = n < 0 ? errno : c.has(failing) ? error_of(c.fd) : 0;
+        const int error = n < 0 ? errno : c.has(failing) ? detail::error_of(c.fd) : 0;
         if (error == 0)
             sink.ended(id);
         else
@@ -327,78 +329,10 @@ private:
         }
     }
 
-    template <class Sink>
-    [[gnu::cold, gnu::noinline]] void accept(listener_id id, Sink& sink) {
-        const int most = listeners_[id].at_once;
-        for (int i = 0; i != most; ++i) {
-            listener_state& l = listeners_[id];
-            if (!l.armed) return;
-            sockaddr_storage peer;
-            socklen_t size = sizeof peer;
-            auto* const address = reinterpret_cast<sockaddr*>(&peer);
-            const int socket =
-                ::accept4(l.socket.get(), address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (socket >= 0) {
-                if (l.one) pause_accept(id);
-                sink.accepted(id, socket, endpoint::from_sockaddr(address, size));
-            } else if (errno == EAGAIN) {
-                l.at_once = 1;
-                return;
-            } else if (errno != EINTR) {
-                sink.accept_failed(id, errno);
-            }
-        }
-        // There were as many as were asked for: ask for more in the next batch.
-        if (most < most_accepts) listeners_[id].at_once = most * 2;
-    }
-
-    [[gnu::noinline]] static send_outcome send_many(state& c, std::span<const bytes> pieces) {
-        constexpr std::size_t most = 64;
-        iovec vector[most];
-        std::size_t count = 0;
-        ssize_t wanted = 0;
-        for (const bytes piece : pieces.first(pieces.size() < most ? pieces.size() : most)) {
-            vector[count++] = {const_cast<std::byte*>(piece.data()), piece.size()};
-            wanted += static_cast<ssize_t>(piece.size());
-        }
-        msghdr message{};
-        message.msg_iov = vector;
-        message.msg_iovlen = count;
-        const ssize_t n = ::sendmsg(c.fd, &message, MSG_NOSIGNAL);
-        if (n == wanted) return {.taken = static_cast<std::size_t>(n)};
-        return fell_short(c, n);
-    }
-
-    /// The system took fewer bytes than there were, or none: it has no room, as epoll(7) says, and
-    /// an edge will come; unless that was all that one call takes, or a signal came between.
-    [[gnu::noinline]] static send_outcome fell_short(state& c, ssize_t n) {
-        constexpr ssize_t most_of_one_call = 0x7ffff000;  // sendmsg(2), NOTES of write(2)
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return {send_outcome::state::failed, errno, 0};
-        const bool again = n < 0 ? errno == EINTR : n == most_of_one_call;
-        const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
-        if (again) return {.taken = taken};
-        c.flags |= blocked;
-        return {send_outcome::state::blocked, 0, taken};
-    }
-
-    static void reset_on_close(int socket) noexcept {
-        const linger now{.l_onoff = 1, .l_linger = 0};  // socket(7), SO_LINGER
-        ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    }
-
-    static bool is_local(int socket) noexcept {
-        int domain = 0;
-        socklen_t size = sizeof domain;
-        return ::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-               domain == AF_UNIX;
-    }
-
-    static int error_of(int socket) noexcept {
-        int error = 0;
-        socklen_t size = sizeof error;
-        ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
-        return error != 0 ? error : ECONNRESET;
+    /// An edge will come when there is room: epoll(7).
+    static send_outcome noted(state& c, send_outcome outcome) noexcept {
+        if (outcome.is == send_outcome::state::blocked) c.flags |= blocked;
+        return outcome;
     }
 
     const std::size_t receive_size_;

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <time.h>
 
 #include <cerrno>
 #include <climits>
@@ -12,19 +10,18 @@
 
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/sentence.hpp>
+#include <tcp/detail/wakeup.hpp>
 #include <tcp/duration.hpp>
 
 namespace tcp::inline v0::detail {
 
-/// epoll(7) and an eventfd(2). A key comes back with each event of its descriptor.
+/// epoll(7). A key comes back with each event of its descriptor.
 class epoll_set {
 public:
     /// Throws std::system_error when there are no descriptors or no memory. Wakes come as wake_key.
     [[gnu::cold]] explicit epoll_set(std::uint64_t wake_key)
-        : epoll_{checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")},
-          wake_{checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")} {
-        // Each write is an edge of its own, so the counter need not be read.
-        if (const int error = add(wake_.get(), EPOLLIN | EPOLLET, wake_key); error != 0)
+        : epoll_{checked_descriptor(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")} {
+        if (const int error = add(wakeup_.fd(), EPOLLIN | EPOLLET, wake_key); error != 0)
             fail({error, std::system_category()}, "epoll_ctl");
     }
 
@@ -53,30 +50,11 @@ public:
     }
 
     /// Any thread, and signal handlers.
-    void wake() noexcept {
-        const int kept = errno;
-        const std::uint64_t one = 1;
-        [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
-        errno = kept;
-    }
+    void wake() noexcept { wakeup_.wake(); }
 
 private:
-    static int checked(int fd, const char* call) {
-        if (fd < 0)
-            fail({errno, std::system_category()},
-                 sentence{call, "; raise the limit of descriptors (`ulimit -n`), or close some"});
-        return fd;
-    }
-
     descriptor epoll_;
-    descriptor wake_;
+    wakeup wakeup_;
 };
-
-/// CLOCK_MONOTONIC, clock_gettime(2).
-inline duration monotonic_now() noexcept {
-    timespec t{};
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return duration::nanoseconds(static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec);
-}
 
 }  // namespace tcp::inline v0::detail

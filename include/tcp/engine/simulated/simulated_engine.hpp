@@ -30,6 +30,7 @@ namespace tcp::inline v0 {
 class simulated_engine final : public simulated::sockets {
 public:
     static constexpr const char* name = "simulated";
+    static constexpr bool puts_off = false;
 
     simulated_engine(const options& set, simulated::network& net)
         : sockets{net, set.send_buffer, set.kernel_receive_buffer},
@@ -116,6 +117,8 @@ public:
     // Time and waiting.
 
     duration now() const noexcept { return duration::nanoseconds(net_.now()); }
+
+    void submit() noexcept {}
 
     void wake() noexcept {
         woken_.store(true);

@@ -1,0 +1,68 @@
+// What the engines of Linux ask of the socket of a connection, besides receiving.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <span>
+
+#include <tcp/bytes.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/engine/concept.hpp>
+
+namespace tcp::inline v0::detail {
+
+/// Closing it will be a reset, and what it has still to send is dropped: socket(7), SO_LINGER.
+inline void reset_on_close(int socket) noexcept {
+    const linger now{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+/// Whether it is a unix-domain socket.
+inline bool is_local(int socket) noexcept {
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    return ::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
+/// The errno that waits in it: socket(7), SO_ERROR.
+inline int error_of(int socket) noexcept {
+    int error = 0;
+    socklen_t size = sizeof error;
+    ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
+    return error != 0 ? error : ECONNRESET;
+}
+
+/// What a send of so many bytes that gave `result`, or -1 and this errno, means. The system took
+/// fewer bytes than there were, or none: it has no room; unless that was all that one call takes
+/// (sendmsg(2), NOTES of write(2)), or a signal came between.
+[[gnu::noinline]] inline send_outcome fell_short(ssize_t result, int error) noexcept {
+    constexpr ssize_t most_of_one_call = 0x7ffff000;
+    if (result < 0 && error != EAGAIN && error != EINTR)
+        return {send_outcome::state::failed, error, 0};
+    const bool again = result < 0 ? error == EINTR : result == most_of_one_call;
+    const std::size_t taken = result < 0 ? 0 : static_cast<std::size_t>(result);
+    return {again ? send_outcome::state::done : send_outcome::state::blocked, 0, taken};
+}
+
+/// Sends the first of these pieces with one call, without waiting. sendmsg(2).
+[[gnu::noinline]] inline send_outcome send_pieces(int socket,
+                                                  std::span<const bytes> pieces) noexcept {
+    constexpr std::size_t most = 64;
+    iovec vector[most];
+    std::size_t count = 0;
+    ssize_t wanted = 0;
+    for (const bytes piece : pieces.first(pieces.size() < most ? pieces.size() : most)) {
+        vector[count++] = {const_cast<std::byte*>(piece.data()), piece.size()};
+        wanted += static_cast<ssize_t>(piece.size());
+    }
+    msghdr message{};
+    message.msg_iov = vector;
+    message.msg_iovlen = count;
+    const ssize_t n = ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n == wanted) return {.taken = static_cast<std::size_t>(n)};
+    return fell_short(n, errno);
+}
+
+}  // namespace tcp::inline v0::detail

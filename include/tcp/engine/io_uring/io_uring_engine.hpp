@@ -1,0 +1,391 @@
+// Input and output of one loop with io_uring(7): requests are written down, and one system call
+// hands over all of a batch, does the work that is due and waits for the next.
+//
+// A receive is asked for once (multishot) and completes for each piece that comes, in a buffer that
+// the kernel takes when there is something to put into it. A send leaves from where the bytes are,
+// the buffer that they were received into if the handler sends them back, and that buffer is the
+// kernel's again afterwards.
+//
+//   receive ──► completion ──► received event ──► send(): asked for ──► completion ──► sent event
+//      │
+//      ├─ no buffer was free, or the kernel stops for its own reasons: asked for again
+//      └─ 0 or an errno: ended or failed
+//
+// A send never waits in the kernel (MSG_DONTWAIT): it is over when the system call that hands it
+// over returns. One that finds no room is asked for again when a poll says that there is some. So
+// nothing that lies in a request of the kernel's is lost when it is cancelled, and a loop may go on
+// on another thread, with another ring.
+//
+// Of a connection that fills a buffer and has more, more would be received than its handler is
+// ready for, in small pieces: it is received with recv(2) into one large buffer, when a poll says
+// that something came, until less comes again.
+//
+// A socket is closed when the kernel has nothing to do for it any more: with a request in it,
+// close(2) would send no FIN.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <span>
+#include <utility>
+
+#include <tcp/detail/clock.hpp>
+#include <tcp/detail/connected_socket.hpp>
+#include <tcp/detail/listeners.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/engine/io_uring/kernel_interface.hpp>
+#include <tcp/engine/io_uring/receive_buffers.hpp>
+#include <tcp/engine/io_uring/requests.hpp>
+#include <tcp/engine/io_uring/state.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0 {
+
+/// Models tcp::engine. Needs Linux 6.1 or later, and that nobody forbids io_uring.
+class io_uring_engine : public detail::listeners, private detail::io_uring::requests {
+    using completion = detail::io_uring::completion;
+    using op = detail::io_uring::op;
+    using state = detail::io_uring::state;
+
+public:
+    static constexpr const char* name = "io_uring";
+    static constexpr bool puts_off = true;
+
+    /// Throws std::system_error where io_uring cannot be had, std::bad_alloc when there is no
+    /// memory.
+    [[gnu::cold]] explicit io_uring_engine(const options& settings)
+        : listeners{settings},
+          requests{settings.receive_buffer},
+          receive_size_{settings.receive_buffer},
+          buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
+    [[gnu::cold]] ~io_uring_engine() {
+        for (std::size_t i = 0; i != states_.size(); ++i)
+            if (states_[i].fd >= 0) ::close(states_[i].fd);
+        ::operator delete(buffer_, aligned);
+    }
+
+    // ---- accepting ----
+
+    int arm_accept(listener_id id, accept_mode mode) {
+        listener_state& l = listeners_[id];
+        l.one = mode == accept_mode::one;
+        if (l.armed) return 0;
+        try {
+            polls_.grow_to(id);
+        } catch (const std::bad_alloc&) {
+            return ENOMEM;
+        }
+        l.armed = true;
+        polls_[id].fd = l.socket.get();
+        ask_for_clients(id);
+        return 0;
+    }
+
+    void pause_accept(listener_id id) {
+        if (!std::exchange(listeners_[id].armed, false)) return;
+        if (std::exchange(polls_[id].asked, false)) cancel({id, polls_[id].number}, op::accept);
+    }
+
+    [[gnu::cold]] void close_listeners() {
+        for (listener_id id = 0; id != listener_count_; ++id) {
+            pause_accept(id);
+            listeners_[id].socket.close();
+        }
+        submit();  // a socket in which the kernel has a request is not closed
+    }
+
+    // ---- connections ----
+
+    int open(connection_id id, int socket) {
+        try {
+            if (id.slot > most_slots) throw std::bad_alloc{};
+            states_.grow_to(id.slot);
+        } catch (const std::bad_alloc&) {
+            ::close(socket);
+            return ENOMEM;
+        }
+        state& c = states_[id.slot];
+        c = state{socket, id.generation};
+        ask_for_data(id, c);
+        return 0;
+    }
+
+    void refuse(int socket) {
+        detail::reset_on_close(socket);
+        ::close(socket);
+    }
+
+    void pause_receive(connection_id id) {
+        state& c = states_[id.slot];
+        c.clear(receiving);
+        if ((c.flags & (receive_asked | receive_cancelled)) == receive_asked) {
+            c.set(receive_cancelled);
+            cancel(id, op::receive);
+        }
+    }
+
+    void resume_receive(connection_id id) {
+        state& c = states_[id.slot];
+        if (c.has(over)) return;
+        c.set(receiving);
+        if ((c.flags & (receive_asked | data_asked)) == 0) ask_for_data(id, c);
+    }
+
+    send_outcome send(connection_id id, std::span<const bytes> pieces) {
+        state& c = states_[id.slot];
+        if (c.has(full)) return {.is = send_outcome::state::blocked};
+        if (pieces.size() != 1 || pieces[0].size() > most_in_a_request || c.has(bulk))
+            return send_now(id, c, pieces);
+        if (lies_in_shown(pieces[0])) {
+            if (shown_is_held_) return send_now(id, c, pieces);
+            shown_is_held_ = true;
+            c.sends_from = shown_id_;
+        }
+        ask_to_send(id, c, pieces[0]);
+        return {.is = send_outcome::state::in_flight};
+    }
+
+    void shutdown_send(connection_id id) { ::shutdown(states_[id.slot].fd, SHUT_WR); }
+
+    bool close(connection_id id, close_mode mode) {
+        state& c = states_[id.slot];
+        c.clear(receiving);
+        if (mode == close_mode::reset) c.set(reset);
+        if (!c.has(asked)) {
+            close_now(c);
+            return true;
+        }
+        c.set(closing);
+        if (c.has(sending)) drop_send(id);
+        if ((c.flags & (receive_asked | receive_cancelled)) == receive_asked)
+            cancel(id, op::receive);
+        if (c.has(data_asked)) cancel(id, op::data);
+        if (c.has(room_asked)) cancel(id, op::room);
+        if (c.has(watched)) cancel(id, op::watch);
+        return false;
+    }
+
+    endpoint local_endpoint(connection_id id) const {
+        return detail::local_endpoint_of(states_[id.slot].fd);
+    }
+    endpoint remote_endpoint(connection_id id) const {
+        return detail::remote_endpoint_of(states_[id.slot].fd);
+    }
+
+    // ---- time and waiting ----
+
+    duration now() const { return detail::monotonic_now(); }
+    void wake() noexcept { wakeup_.wake(); }
+
+    void submit() noexcept {
+        if (ring_.has_requests()) submit_now();
+    }
+
+    template <engine_sink Sink>
+    void wait(duration timeout, Sink& sink) {
+        if (timeout > duration{} && settings_.spin > duration{}) look_before_sleeping(timeout);
+        if (ring_.has_completions() || moved_) timeout = {};
+        if (ring_.enter(timeout) == EEXIST) [[unlikely]]
+            move_to_this_thread();
+        const auto now_there = [&](const completion& one) { deliver(one, sink); };
+        if (moved_) [[unlikely]] {
+            former_.each_completion(now_there);
+            former_ = {};
+            moved_ = false;
+        }
+        ring_.each_completion(now_there);
+        buffers_.publish();
+    }
+
+private:
+    // The kernel copies into and out of a buffer at the start of a page for 30 % less.
+    static constexpr std::align_val_t aligned{4096};
+    static constexpr int most_in_a_row = 4;
+    static constexpr std::uint32_t most_slots = 0xff'ffff;
+    static constexpr std::size_t most_in_a_request = detail::io_uring::receive_buffers::most_size;
+
+    [[gnu::cold, gnu::noinline]] void look_before_sleeping(duration timeout) {
+        const duration begin = now();
+        for (duration looked; looked < settings_.spin && looked < timeout; looked = now() - begin)
+            if (ring_.enter({}) != 0 || ring_.has_completions()) return;
+    }
+
+    bool is(const state& c, connection_id id) const noexcept {
+        return c.generation == id.generation && c.fd >= 0;
+    }
+
+    // ---- what came ----
+
+    template <class Sink>
+    void deliver(const completion& one, Sink& sink) {
+        const op what = detail::io_uring::op_of(one.user_data);
+        const connection_id id = detail::io_uring::id_of(one.user_data);
+        if (what == op::receive) return received(id, one, sink);
+        if (what == op::send) return sent(id, one.result, sink);
+        if (what == op::data) return has_data(id, states_[id.slot], sink);
+        happened(what, id, one, sink);
+    }
+
+    template <class Sink>
+    void received(connection_id id, const completion& one, Sink& sink) {
+        state& c = states_[id.slot];
+        if ((one.flags & detail::io_uring::more_to_come) == 0) {
+            c.clear(receive_asked);
+            c.clear(receive_cancelled);
+        }
+        if ((one.flags & detail::io_uring::has_buffer) != 0) {
+            shown_id_ = static_cast<std::uint16_t>(one.flags >> detail::io_uring::buffer_shift);
+            if (one.result > 0 && !c.has(closing)) {
+                shown_ = buffers_.filled(shown_id_, static_cast<std::size_t>(one.result));
+                sink.received(id, shown_);
+                shown_ = {};
+                if ((one.flags & detail::io_uring::socket_has_more) != 0 &&
+                    one.result == static_cast<std::int32_t>(buffers_.size())) [[unlikely]]
+                    becomes_bulk(id, c);
+            }
+            if (!std::exchange(shown_is_held_, false)) buffers_.give_back(shown_id_);
+            shown_id_ = no_buffer;
+        }
+        if (one.result <= 0 && !c.has(closing)) received_nothing(id, c, -one.result, sink);
+        if ((one.flags & detail::io_uring::more_to_come) == 0) settle(id, c, sink);
+    }
+
+    [[gnu::noinline]] void becomes_bulk(connection_id id, state& c) {
+        if (!is(c, id) || c.has(closing)) return;
+        c.flags = static_cast<std::uint16_t>((c.flags | bulk) & ~quiet_mask);
+        if ((c.flags & (receive_asked | receive_cancelled)) != receive_asked) return;
+        c.set(receive_cancelled);
+        cancel(id, op::receive);
+    }
+
+    template <class Sink>
+    [[gnu::noinline]] void has_data(connection_id id, state& c, Sink& sink) {
+        c.clear(data_asked);
+        for (int left = most_in_a_row; left != 0 && is(c, id) && c.has(receiving); --left) {
+            const ssize_t n = ::recv(c.fd, buffer_, receive_size_, MSG_DONTWAIT);
+            if (n <= 0) {
+                received_nothing(id, c, n == 0 ? 0 : errno, sink);
+                break;
+            }
+            const std::size_t size = static_cast<std::size_t>(n);
+            if (size >= buffers_.size())
+                c.flags = static_cast<std::uint16_t>(c.flags & ~quiet_mask);
+            else if ((c.flags & quiet_mask) == quiet_mask)
+                c.clear(bulk);
+            else
+                c.flags = static_cast<std::uint16_t>(c.flags + quiet_unit);
+            sink.received(id, {buffer_, size});
+            if (size != receive_size_) break;
+        }
+        settle(id, c, sink);
+    }
+
+    template <class Sink>
+    [[gnu::cold, gnu::noinline]] void received_nothing(connection_id id, state& c, int error,
+                                                       Sink& sink) {
+        if (error == ENOBUFS || error == ECANCELED || error == EINTR || error == EAGAIN) return;
+        c.clear(receiving);
+        c.set(over);
+        if (error != 0) return sink.failed(id, error);
+        sink.ended(id);
+        if (is(c, id) && !c.has(closing)) poll_edges(id, c, op::watch, watched, 0);
+    }
+
+    template <class Sink>
+    void sent(connection_id id, int result, Sink& sink) {
+        state& c = states_[id.slot];
+        c.clear(sending);
+        const std::uint16_t from = std::exchange(c.sends_from, no_buffer);
+        if (!c.has(closing)) {
+            const bool none = result == -EAGAIN || result == -EINTR;
+            if (result == -EAGAIN) wait_for_room(id, c);
+            const int error = result < 0 && !none ? -result : 0;
+            sink.sent(id, result < 0 ? 0 : static_cast<std::size_t>(result), error);
+        }
+        if (from != no_buffer) buffers_.give_back(from);
+        if (c.has(closing)) settle(id, c, sink);
+    }
+
+    template <class Sink>
+    [[gnu::cold, gnu::noinline]] void happened(op what, connection_id id, const completion& one,
+                                               Sink& sink) {
+        if (what == op::nothing) return;  // of a cancellation that came too late
+        if (what == op::accept) return has_clients(id.slot, id.generation, sink);
+        if (what == op::wake) {
+            if ((one.flags & detail::io_uring::more_to_come) == 0) ask_for_wakes();
+            return;
+        }
+        state& c = states_[id.slot];
+        if (!is(c, id)) return;
+        if ((one.flags & detail::io_uring::more_to_come) == 0)
+            c.clear(what == op::room ? room_asked : what == op::watch ? watched : settles);
+        const int events = one.result > 0 ? one.result : 0;
+        if (what == op::room && !c.has(closing)) {
+            if (c.has(full) && (events & (POLLOUT | POLLERR | POLLHUP)) != 0) {
+                c.clear(full);
+                sink.writable(id);
+            }
+            if (is(c, id) && c.has(full)) poll_edges(id, c, op::room, room_asked, POLLOUT);
+        } else if (what == op::watch && !c.has(closing) && !c.has(broken) &&
+                   (events & POLLERR) != 0) {
+            c.set(broken);
+            sink.failed(id, detail::error_of(c.fd));
+        }
+        settle(id, c, sink);
+    }
+
+    /// After an event: what was waiting for it.
+    template <class Sink>
+    void settle(connection_id id, state& c, Sink& sink) {
+        if (!is(c, id)) return;
+        if (c.has(closing)) {
+            if (c.has(asked)) return;
+            close_now(c);
+            return sink.closed(id);
+        }
+        if (c.has(receiving) && (c.flags & (receive_asked | data_asked)) == 0) ask_for_data(id, c);
+    }
+
+    template <class Sink>
+    void has_clients(listener_id id, std::uint32_t number, Sink& sink) {
+        if (!polls_[id].asked || polls_[id].number != number) return;
+        polls_[id].asked = false;
+        accept_some(id, sink, *this);
+        if (listeners_[id].armed && !polls_[id].asked) ask_for_clients(id);
+    }
+
+    // ---- sending and closing ----
+
+    [[gnu::noinline]] send_outcome send_now(connection_id id, state& c,
+                                            std::span<const bytes> pieces) {
+        const send_outcome outcome = detail::send_pieces(c.fd, pieces);
+        if (outcome.is == send_outcome::state::blocked) wait_for_room(id, c);
+        return outcome;
+    }
+
+    void wait_for_room(connection_id id, state& c) {
+        c.set(full);
+        poll_edges(id, c, op::room, room_asked, POLLOUT);
+    }
+
+    bool lies_in_shown(bytes piece) const noexcept {
+        return piece.data() >= shown_.data() && piece.data() < shown_.data() + shown_.size();
+    }
+
+    void close_now(state& c) {
+        if (c.has(reset)) detail::reset_on_close(c.fd);
+        ::close(std::exchange(c.fd, -1));
+        c.flags = 0;
+    }
+
+    const std::size_t receive_size_;
+    std::byte* const buffer_;  // of bulk connections
+    bytes shown_;              // in a received event: what lies in the buffer shown_id_
+    bool shown_is_held_ = false;
+};
+
+static_assert(engine<io_uring_engine>);
+
+}  // namespace tcp::inline v0

@@ -1,0 +1,206 @@
+// A pair of rings shared with the kernel: submissions go in, completions come out.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <system_error>
+
+#include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/duration.hpp>
+#include <tcp/engine/io_uring/kernel_interface.hpp>
+
+namespace tcp::inline v0::detail::io_uring {
+
+/// Memory from mmap(2), given back at the end.
+class mapping {
+public:
+    mapping() noexcept = default;
+    mapping(mapping&& other) noexcept : at_{other.at_}, size_{other.size_} {
+        other.at_ = nullptr;
+        other.size_ = 0;
+    }
+    mapping& operator=(mapping&& other) noexcept {
+        swap(at_, other.at_);
+        swap(size_, other.size_);
+        return *this;
+    }
+    ~mapping() {
+        if (at_ != nullptr) ::munmap(at_, size_);
+    }
+
+    /// 0, or an errno.
+    int map(std::size_t size, int flags, int fd, std::int64_t offset) noexcept {
+        void* const at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, offset);
+        if (at == MAP_FAILED) return errno;
+        at_ = at;
+        size_ = size;
+        return 0;
+    }
+
+    template <class T>
+    T* at(std::size_t offset = 0) const noexcept {
+        return reinterpret_cast<T*>(static_cast<std::byte*>(at_) + offset);
+    }
+
+private:
+    template <class T>
+    static void swap(T& a, T& b) noexcept {
+        const T was = a;
+        a = b;
+        b = was;
+    }
+
+    void* at_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// One thread, the one that first calls enter(), submits and waits (IORING_SETUP_SINGLE_ISSUER).
+/// Its work is done while it waits, and at no other time (IORING_SETUP_DEFER_TASKRUN).
+class ring {
+public:
+    ring() = default;
+    ring(ring&&) = default;
+    ring& operator=(ring&&) = default;
+
+    static constexpr std::uint32_t submissions = 1024;
+    static constexpr std::uint32_t completions = 4096;
+
+    /// 0, or an errno: ENOSYS and EPERM where io_uring is switched off, EINVAL where the kernel is
+    /// older than this needs, ENOMEM.
+    [[gnu::cold]] int open() noexcept {
+        parameters wanted{};
+        wanted.completions = completions;
+        wanted.flags = completions_given | clamp_sizes | starts_disabled | submit_all |
+                       single_issuer | deferred_work | no_submission_array;
+        long fd = ::syscall(setup_call, submissions, &wanted);
+        if (fd < 0 && errno == EINVAL) {  // before Linux 6.6
+            wanted.flags &= ~no_submission_array;
+            fd = ::syscall(setup_call, submissions, &wanted);
+        }
+        if (fd < 0) return errno;
+        fd_.reset(static_cast<int>(fd));
+        constexpr std::uint32_t needed =
+            one_mapping | nothing_dropped | submissions_copied | waits_take_arguments;
+        if ((wanted.features & needed) != needed) return ENOSYS;
+        return map(wanted);
+    }
+
+    int fd() const noexcept { return fd_.get(); }
+
+    /// Calls f(const submission&) for each that was asked for and has not been submitted.
+    template <class F>
+    void each_request(F f) {
+        for (std::uint32_t i = load(submission_head_); i != tail_; ++i) f(requests_[i & mask_]);
+    }
+
+    /// Whether enter() has to come before the next ask().
+    bool full() const noexcept { return tail_ - load(submission_head_) == entries_; }
+    bool has_requests() const noexcept { return tail_ != load(submission_head_); }
+
+    /// Room for one request.
+    submission& ask(operation what, int fd, std::uint64_t user_data) noexcept {
+        submission& one = requests_[tail_++ & mask_];
+        one = {};
+        one.what = what;
+        one.fd = fd;
+        one.user_data = user_data;
+        return one;
+    }
+
+    /// Submits what was asked for, waits at most so long for a completion (not at all for 0), and
+    /// does the work that is due. 0, or an errno: ETIME, EINTR; EEXIST on another thread than the
+    /// first.
+    int enter(duration timeout) noexcept {
+        if (!enabled_) [[unlikely]]
+            enable();
+        store(submission_tail_, tail_);
+        const std::uint32_t count = tail_ - load(submission_head_);
+        const std::int64_t ns = timeout.nanoseconds();
+        kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
+        wait_argument argument{};
+        if (timeout != duration::max())
+            argument.timeout = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&time));
+        const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
+                                 get_events | extended_argument, &argument, sizeof argument);
+        return n < 0 ? errno : 0;
+    }
+
+    /// Calls f(const completion&) for each that is there now.
+    template <class F>
+    void each_completion(F f) {
+        std::uint32_t head = *completion_head_;
+        for (const std::uint32_t end = load(completion_tail_); head != end;) {
+            const completion one = results_[head & results_mask_];
+            store(completion_head_, ++head);
+            f(one);
+        }
+    }
+    /// The same, and they stay.
+    template <class F>
+    void look_at_completions(F f) const {
+        const std::uint32_t end = load(completion_tail_);
+        for (std::uint32_t i = *completion_head_; i != end; ++i) f(results_[i & results_mask_]);
+    }
+    bool has_completions() const noexcept { return *completion_head_ != load(completion_tail_); }
+
+private:
+    static std::uint32_t load(const std::uint32_t* word) noexcept {
+        return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    }
+    static void store(std::uint32_t* word, std::uint32_t value) noexcept {
+        __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    }
+
+    [[gnu::cold, gnu::noinline]] void enable() noexcept {
+        enabled_ = ::syscall(register_call, fd_.get(), enable_rings, nullptr, 0) == 0;
+    }
+
+    [[gnu::cold]] int map(const parameters& given) noexcept {
+        const auto& in = given.submission_offsets;
+        const auto& out = given.completion_offsets;
+        const std::size_t in_size = in.array + given.submissions * sizeof(std::uint32_t);
+        const std::size_t out_size = out.completions + given.completions * sizeof(completion);
+        constexpr int flags = MAP_SHARED | MAP_POPULATE;
+        if (const int error =
+                rings_.map(in_size > out_size ? in_size : out_size, flags, fd_.get(), rings_at);
+            error != 0)
+            return error;
+        if (const int error = space_.map(given.submissions * sizeof(submission), flags, fd_.get(),
+                                         submissions_at);
+            error != 0)
+            return error;
+        requests_ = space_.at<submission>();
+        entries_ = given.submissions;
+        mask_ = entries_ - 1;
+        submission_head_ = rings_.at<std::uint32_t>(in.head);
+        submission_tail_ = rings_.at<std::uint32_t>(in.tail);
+        results_ = rings_.at<const completion>(out.completions);
+        results_mask_ = given.completions - 1;
+        completion_head_ = rings_.at<std::uint32_t>(out.head);
+        completion_tail_ = rings_.at<const std::uint32_t>(out.tail);
+        if ((given.flags & no_submission_array) == 0)
+            for (std::uint32_t i = 0; i != entries_; ++i) rings_.at<std::uint32_t>(in.array)[i] = i;
+        return 0;
+    }
+
+    descriptor fd_;
+    mapping rings_;
+    mapping space_;
+    submission* requests_ = nullptr;
+    const completion* results_ = nullptr;
+    std::uint32_t* submission_head_ = nullptr;
+    std::uint32_t* submission_tail_ = nullptr;
+    std::uint32_t* completion_head_ = nullptr;
+    const std::uint32_t* completion_tail_ = nullptr;
+    std::uint32_t entries_ = 0;
+    std::uint32_t mask_ = 0;
+    std::uint32_t results_mask_ = 0;
+    std::uint32_t tail_ = 0;  // of the submissions that were asked for
+    bool enabled_ = false;
+};
+
+}  // namespace tcp::inline v0::detail::io_uring

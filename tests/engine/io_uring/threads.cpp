@@ -1,0 +1,124 @@
+// A ring belongs to one thread, a server to none: what is under way goes on when another thread
+// runs the server.
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
+#include <tcp/server.hpp>
+
+#include "blocking_client.hpp"
+
+using namespace std::chrono_literals;
+using tests::blocking_client;
+
+namespace {
+
+template <class Handler>
+using server_of = tcp::server<Handler, tcp::io_uring_engine>;
+
+/// Calls it on a thread of its own.
+void elsewhere(const std::function<void()>& call) { std::thread{call}.join(); }
+
+/// The tcp::echo, and how often on_close was called.
+struct counted_echo {
+    int* closes;
+    void on_data(tcp::connection& peer, tcp::bytes data) const { peer.send(data); }
+    void on_close(tcp::connection&, const tcp::close_reason&) const { ++*closes; }
+};
+
+}  // namespace
+
+TEST_CASE("a server goes on on another thread") {
+    int closes = 0;
+    server_of<counted_echo> server{counted_echo{&closes}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 50; ++i) clients.emplace_back(where);
+    for (int round = 0; round != 6; ++round) {
+        CAPTURE(round);
+        for (const blocking_client& one : clients) CHECK(one.send("0123456789"));
+        const auto serve = [&] {
+            for (int i = 0; i != 20; ++i) server.run_for(1ms);
+        };
+        if (round % 2 == 0)
+            serve();
+        else
+            elsewhere(serve);
+        for (const blocking_client& one : clients) CHECK(one.receive(10) == "0123456789");
+        clients.emplace_back(where);
+    }
+    CHECK(closes == 0);
+    elsewhere([&] { server.stop(); });
+    elsewhere([&] { CHECK_FALSE(server.poll()); });
+    CHECK(closes == 55);  // the last one was not accepted
+    for (std::size_t i = 0; i != 55; ++i) CHECK(clients[i].over());
+}
+
+TEST_CASE("what waits for room is sent on another thread") {
+    int closes = 0;
+    server_of<counted_echo> server{counted_echo{&closes}, {.send_buffer = 4096}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    const blocking_client client{where};
+    const std::string text(3'000'000, 'x');
+    std::thread sender{[&] { CHECK(client.send(text)); }};
+    std::string got;
+    std::thread receiver{[&] { got = client.receive(text.size()); }};
+    const auto serve = [&] { server.run_for(1ms); };
+    for (int round = 0; server.statistics().bytes_sent < text.size() && round != 4'000; ++round) {
+        serve();
+        elsewhere(serve);
+    }
+    sender.join();
+    receiver.join();
+    CHECK(got == text);
+    CHECK(server.statistics().open == 1);
+}
+
+TEST_CASE("a server that one thread has run is destroyed on another") {
+    for (const bool in_time : {true, false}) {
+        int closes = 0;
+        std::vector<blocking_client> clients;
+        {
+            server_of<counted_echo> server{counted_echo{&closes}};
+            const tcp::endpoint where = server.bind("127.0.0.1:0");
+            server.listen();
+            for (int i = 0; i != 2'000; ++i) clients.emplace_back(where);
+            elsewhere([&] {
+                while (server.statistics().open != clients.size()) server.run_for(1ms);
+                for (const blocking_client& one : clients) one.send("hello");
+                if (in_time)
+                    while (server.statistics().bytes_sent != clients.size() * 5)
+                        server.run_for(1ms);
+            });
+        }
+        CHECK(closes == 2'000);
+        for (const blocking_client& one : clients) {
+            if (in_time) CHECK(one.receive(5) == "hello");
+            CHECK(one.over());
+        }
+    }
+}
+
+TEST_CASE("several loops hand over connections") {
+    server_of<tcp::echo> server{tcp::echo{}, {.threads = 3}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::thread runner{[&] { server.run(); }};
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 30; ++i) {
+        clients.emplace_back(where);
+        CHECK(clients.back().send("hello"));
+        CHECK(clients.back().receive(5) == "hello");
+    }
+    for (std::size_t loop = 0; loop != 3; ++loop) CHECK(server.statistics(loop).open == 10);
+    server.stop();
+    runner.join();
+    for (const blocking_client& one : clients) CHECK(one.over());
+}
