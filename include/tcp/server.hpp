@@ -248,8 +248,14 @@ public:
     }
     std::size_t loop_count() const noexcept { return loops_->size(); }
 
-    /// The name of the engine that serves.
-    static constexpr std::string_view engine() noexcept { return Engine::name; }
+    /// The name of the engine that serves. Of one that chooses, tcp::fastest_engine, what it chose
+    /// and why; valid as long as the server.
+    std::string_view engine() const noexcept {
+        if constexpr (requires(const Engine& e) { e.chosen(); })
+            return loops_->first().engine().chosen();
+        else
+            return Engine::name;
+    }
 
 private:
     using hooks = detail::hooks_of<Handler>;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include <tcp/close_reason.hpp>
@@ -117,18 +118,18 @@ public:
         return serving();
     }
 
-    /// Ends everything and waits until the engine has let go of every connection.
+    /// Ends everything and waits until the engine has let go of every connection. Once.
     [[gnu::cold]] void shut() {
-        const bool listens = !std::exchange(over_, true) && !draining_;
+        if (std::exchange(over_, true)) return;
         stop_wanted_.store_release(true);  // a server that has drained is stopped, too
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
-        if constexpr (Engine::puts_off) {  // what was asked for before is done
-            typename base::last_events left{*this};
-            engine_.wait({}, left);
-        }
+        if constexpr (Engine::puts_off) see_last_events({});  // what was asked for before is done
         this->close_all(closed_by::server_stopping);
-        if (listens) engine_.close_listeners();
-        while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
+        if (!draining_) engine_.close_listeners();
+        if constexpr (Engine::puts_off)
+            while (this->reaping_ != 0 && see_last_events(duration::max())) {}
+        else
+            while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
         if (mail != nullptr) mail->close(*this);
     }
 
@@ -197,6 +198,17 @@ private:
     [[gnu::cold, gnu::noinline]] void refused(const endpoint& peer, refused_by why) noexcept {
         counters_.count(why);
         if (team_.observer != nullptr) team_.observer->refused(peer, why);
+    }
+
+    /// False when the engine cannot go on: it closes the descriptors when it is destroyed.
+    bool see_last_events(duration at_most) noexcept {
+        typename base::last_events left{*this};
+        try {
+            engine_.wait(at_most, left);
+            return true;
+        } catch (const std::system_error&) {  // no descriptors for a ring of this thread
+            return false;
+        }
     }
 
     /// Whether no other loop hands over a connection any more.

@@ -93,7 +93,7 @@ public:
             pause_accept(id);
             listeners_[id].socket.close();
         }
-        submit();  // a socket in which the kernel has a request is not closed
+        end_accept_polls();  // a socket in which the kernel has a request goes on listening
     }
 
     // ---- connections ----
@@ -130,7 +130,7 @@ public:
         state& c = states_[id.slot];
         if (c.has(over)) return;
         c.set(receiving);
-        if ((c.flags & (receive_asked | data_asked)) == 0) ask_for_data(id, c);
+        if ((c.flags & (receive_asked | readable_asked)) == 0) ask_for_data(id, c);
     }
 
     send_outcome send(connection_id id, std::span<const bytes> pieces) {
@@ -161,7 +161,7 @@ public:
         if (c.has(sending)) drop_send(id);
         if ((c.flags & (receive_asked | receive_cancelled)) == receive_asked)
             cancel(id, op::receive);
-        if (c.has(data_asked)) cancel(id, op::data);
+        if (c.has(readable_asked)) cancel(id, op::readable);
         if (c.has(room_asked)) cancel(id, op::room);
         if (c.has(watched)) cancel(id, op::watch);
         return false;
@@ -187,8 +187,8 @@ public:
     void wait(duration timeout, Sink& sink) {
         if (timeout > duration{} && settings_.spin > duration{}) look_before_sleeping(timeout);
         if (ring_.has_completions() || moved_) timeout = {};
-        if (ring_.enter(timeout) == EEXIST) [[unlikely]]
-            move_to_this_thread();
+        if (const int error = ring_.enter(timeout); error != 0) [[unlikely]]
+            heed(error);
         const auto now_there = [&](const completion& one) { deliver(one, sink); };
         if (moved_) [[unlikely]] {
             former_.each_completion(now_there);
@@ -224,7 +224,7 @@ private:
         const connection_id id = detail::io_uring::id_of(one.user_data);
         if (what == op::receive) return received(id, one, sink);
         if (what == op::send) return sent(id, one.result, sink);
-        if (what == op::data) return has_data(id, states_[id.slot], sink);
+        if (what == op::readable) return is_readable(id, states_[id.slot], sink);
         happened(what, id, one, sink);
     }
 
@@ -248,6 +248,7 @@ private:
             if (!std::exchange(shown_is_held_, false)) buffers_.give_back(shown_id_);
             shown_id_ = no_buffer;
         }
+        if (one.result > 0 && c.has(closing)) c.set(reset);  // as close(2) does with unread input
         if (one.result <= 0 && !c.has(closing)) received_nothing(id, c, -one.result, sink);
         if ((one.flags & detail::io_uring::more_to_come) == 0) settle(id, c, sink);
     }
@@ -261,8 +262,8 @@ private:
     }
 
     template <class Sink>
-    [[gnu::noinline]] void has_data(connection_id id, state& c, Sink& sink) {
-        c.clear(data_asked);
+    [[gnu::noinline]] void is_readable(connection_id id, state& c, Sink& sink) {
+        c.clear(readable_asked);
         for (int left = most_in_a_row; left != 0 && is(c, id) && c.has(receiving); --left) {
             const ssize_t n = ::recv(c.fd, buffer_, receive_size_, MSG_DONTWAIT);
             if (n <= 0) {
@@ -270,16 +271,22 @@ private:
                 break;
             }
             const std::size_t size = static_cast<std::size_t>(n);
-            if (size >= buffers_.size())
-                c.flags = static_cast<std::uint16_t>(c.flags & ~quiet_mask);
-            else if ((c.flags & quiet_mask) == quiet_mask)
-                c.clear(bulk);
-            else
-                c.flags = static_cast<std::uint16_t>(c.flags + quiet_unit);
             sink.received(id, {buffer_, size});
+            if (!is(c, id)) return;
+            note_size(c, size);
             if (size != receive_size_) break;
         }
         settle(id, c, sink);
+    }
+
+    /// Behind the event: what is sent in it from the common buffer leaves at once while it is bulk.
+    void note_size(state& c, std::size_t size) noexcept {
+        if (size >= buffers_.size())
+            c.flags = static_cast<std::uint16_t>(c.flags & ~quiet_mask);
+        else if ((c.flags & quiet_mask) == quiet_mask)
+            c.clear(bulk);
+        else
+            c.flags = static_cast<std::uint16_t>(c.flags + quiet_unit);
     }
 
     template <class Sink>
@@ -345,11 +352,13 @@ private:
             close_now(c);
             return sink.closed(id);
         }
-        if (c.has(receiving) && (c.flags & (receive_asked | data_asked)) == 0) ask_for_data(id, c);
+        if (c.has(receiving) && (c.flags & (receive_asked | readable_asked)) == 0)
+            ask_for_data(id, c);
     }
 
     template <class Sink>
     void has_clients(listener_id id, std::uint32_t number, Sink& sink) {
+        --accept_polls_;
         if (!polls_[id].asked || polls_[id].number != number) return;
         polls_[id].asked = false;
         accept_some(id, sink, *this);

@@ -3,11 +3,12 @@
 // distribution are older than the kernels that its programs meet.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace tcp::inline v0::detail::io_uring {
 
-/// The numbers of the system calls, the same on every architecture.
+/// The numbers of the system calls, the same on every architecture but alpha and MIPS.
 inline constexpr long setup_call = 425;
 inline constexpr long enter_call = 426;
 inline constexpr long register_call = 427;
@@ -44,6 +45,12 @@ inline constexpr std::uint8_t no_completion_of_success = 1 << 6;
 inline constexpr std::uint16_t receive_again_and_again = 1 << 1;  // submission::priority
 inline constexpr std::uint32_t poll_again_and_again = 1 << 0;     // submission::length
 inline constexpr std::uint32_t poll_exclusively = 1U << 28;       // EPOLLEXCLUSIVE, epoll_ctl(2)
+
+/// submission::operation_flags of a poll: its halves stand the other way round on big-endian
+/// processors.
+constexpr std::uint32_t poll_mask(std::uint32_t events) noexcept {
+    return std::endian::native == std::endian::big ? events << 16 | events >> 16 : events;
+}
 
 /// How one ended: struct io_uring_cqe.
 struct completion {
@@ -95,8 +102,6 @@ inline constexpr std::int64_t submissions_at = 0x1000'0000;
 
 inline constexpr std::uint32_t get_events = 1 << 0;  // of io_uring_enter
 inline constexpr std::uint32_t extended_argument = 1 << 3;
-
-inline constexpr std::uint32_t completions_wait_in_the_kernel = 1 << 1;  // the flags of submissions
 
 /// struct io_uring_getevents_arg.
 struct wait_argument {

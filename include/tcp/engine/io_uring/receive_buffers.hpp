@@ -50,9 +50,9 @@ public:
     /// Offers all but these to this ring. The one that had them before fills none any more. 0, or
     /// an errno.
     [[gnu::cold]] int offer_to(const ring& r, set used) noexcept {
-        mapping fresh;
+        mapping fresh;  // shared: the kernel keeps the page, and fork(2) must not part us from it
         if (const int error = fresh.map(count * sizeof(provided_buffer),
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+                                        MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
             error != 0)
             return error;
         buffer_ring_registration wanted{};

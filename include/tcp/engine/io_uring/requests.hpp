@@ -38,7 +38,7 @@ protected:
             fail({error, std::system_category()},
                  "io_uring_setup; use tcp::epoll_engine where io_uring is switched off "
                  "(kernel.io_uring_disabled, a seccomp filter) or the kernel is older than Linux "
-                 "6.1");
+                 "6.1; raise the limit of locked memory (`ulimit -l`) where memory is refused");
         ask_for_wakes();
     }
     ~requests() = default;
@@ -51,7 +51,7 @@ protected:
 
     [[gnu::cold, gnu::noinline]] void submit_now() noexcept {
         buffers_.publish();
-        if (ring_.enter({}) != EEXIST) return;
+        if (ring_.enter({}) != EEXIST || moved_) return;
         try {
             move_to_this_thread();
         } catch (const std::system_error&) {  // wait() will say so
@@ -59,7 +59,7 @@ protected:
     }
 
     void ask_for_data(connection_id id, state& c) {
-        if (c.has(bulk)) return poll(id, c, op::data, data_asked, POLLIN, 0);
+        if (c.has(bulk)) return poll(id, c, op::readable, readable_asked, POLLIN, 0);
         submission& one = ask(operation::receive, c.fd, key_of(id, op::receive));
         one.flags = take_provided_buffer;
         one.priority = receive_again_and_again;
@@ -71,12 +71,12 @@ protected:
     void poll(connection_id id, state& c, op what, flag f, std::uint32_t events,
               std::uint32_t how_often) {
         submission& one = ask(operation::poll_add, c.fd, key_of(id, what));
-        one.operation_flags = events;
+        one.operation_flags = poll_mask(events);
         one.length = how_often;
         c.set(f);
     }
-    // Once it is asked for it stays: each edge is a completion. Once only would be at once after
-    // the peer's FIN, which counts as something to tell, again and again.
+    // Once it is asked for it stays: each edge is a completion. Asked for anew each time it would
+    // complete at once behind the peer's FIN, which counts as something to tell.
     void poll_edges(connection_id id, state& c, op what, flag f, std::uint32_t events) {
         if (!c.has(f)) poll(id, c, what, f, events, poll_again_and_again);
     }
@@ -101,12 +101,13 @@ protected:
         polls_[id].asked = true;
         const connection_id number{id, ++polls_[id].number};
         ask(operation::poll_add, polls_[id].fd, key_of(number, op::accept)).operation_flags =
-            POLLIN | poll_exclusively;
+            poll_mask(POLLIN | poll_exclusively);
+        ++accept_polls_;
     }
 
     void ask_for_wakes() {
         submission& one = ask(operation::poll_add, wakeup_.fd(), key_of({}, op::wake));
-        one.operation_flags = POLLIN;
+        one.operation_flags = poll_mask(POLLIN);
         one.length = poll_again_and_again;
     }
 
@@ -117,20 +118,45 @@ protected:
         });
     }
 
+    /// Waits until no listening socket is held by a poll that was taken back: with each call the
+    /// kernel does a part of what is to be done.
+    [[gnu::cold, gnu::noinline]] void end_accept_polls() noexcept {
+        for (int left = 1000; left != 0; --left) {
+            submit_now();
+            unsigned ended = 0;
+            ring_.look_at_completions(
+                [&](const completion& one) { ended += op_of(one.user_data) == op::accept; });
+            if (ended >= accept_polls_) return;
+        }
+    }
+
+    /// An errno of ring::enter(): goes on, on a ring of this thread where the other was another's,
+    /// or throws std::system_error.
+    [[gnu::cold, gnu::noinline]] void heed(int error) {
+        if (error == EEXIST) return move_to_this_thread();
+        const bool passing =
+            error == ETIME || error == EINTR || error == EAGAIN || error == EBUSY || error == EBADR;
+        if (!passing) fail({error, std::system_category()}, "io_uring_enter");
+    }
+
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
-    /// it, and the same is asked of a new one. What had come there is delivered by the next wait().
+    /// it. Of a new one is asked what the states say that the kernel has; sends that were not
+    /// handed over yet are copied, and what had come to the old one is delivered by the next wait()
+    /// (former_). In the child of fork(2) the old one is the parent's, and nothing of it counts.
     /// Throws std::system_error when there are no descriptors or no memory.
     [[gnu::cold, gnu::noinline]] void move_to_this_thread() {
         io_uring::ring fresh;
         int error = fresh.open();
+        if (ring_.is_of_another_process()) ring_.forget();
         if (error == 0) error = buffers_.offer_to(fresh, buffers_in_use());
         if (error != 0) fail({error, std::system_category()}, "io_uring_setup");
         former_ = std::move(ring_);
         ring_ = std::move(fresh);
         moved_ = true;
+        accept_polls_ = 0;
         former_.look_at_completions([&](const completion& one) { note_ended(one); });
         former_.each_request([&](const submission& one) {  // not handed over yet
-            if (one.what == operation::send) ask(one.what, one.fd, one.user_data) = one;
+            if (op_of(one.user_data) == op::send) ask(one.what, one.fd, one.user_data) = one;
         });
         ask_for_wakes();
         for (listener_id id = 0; id != polls_.size(); ++id)
@@ -146,6 +172,7 @@ protected:
     wakeup wakeup_;
     slot_array<state, 256> states_;
     slot_array<listener_poll, 4> polls_;
+    unsigned accept_polls_ = 0;  // in the kernel, or their completions are still to be delivered
     std::uint16_t shown_id_ = no_buffer;  // in a received event: what it shows
 
 private:
@@ -171,8 +198,9 @@ private:
         const connection_id id = id_of(one.user_data);
         const op what = op_of(one.user_data);
         if ((one.flags & more_to_come) != 0) return;
+        if (what == op::accept) ++accept_polls_;  // delivered later
         if (what == op::receive) states_[id.slot].clear(receive_asked);
-        if (what == op::data) states_[id.slot].clear(data_asked);
+        if (what == op::readable) states_[id.slot].clear(readable_asked);
         if (what == op::room) states_[id.slot].clear(room_asked);
         if (what == op::watch) states_[id.slot].clear(watched);
     }
@@ -182,13 +210,14 @@ private:
         const connection_id id{static_cast<std::uint32_t>(slot), c.generation};
         const std::uint16_t before = c.flags;
         constexpr unsigned gone =
-            receive_asked | receive_cancelled | data_asked | room_asked | watched;
+            receive_asked | receive_cancelled | readable_asked | room_asked | watched;
         c.flags = static_cast<std::uint16_t>(c.flags & ~gone);
         if (c.has(closing)) {
             ask(operation::nothing, -1, key_of(id, op::settle));
             return c.set(settles);
         }
-        if ((before & (receive_asked | data_asked)) != 0 && c.has(receiving)) ask_for_data(id, c);
+        if ((before & (receive_asked | readable_asked)) != 0 && c.has(receiving))
+            ask_for_data(id, c);
         if ((before & room_asked) != 0) poll_edges(id, c, op::room, room_asked, POLLOUT);
         if ((before & watched) != 0) poll_edges(id, c, op::watch, watched, 0);
     }

@@ -66,8 +66,8 @@ public:
     ring(ring&&) = default;
     ring& operator=(ring&&) = default;
 
-    static constexpr std::uint32_t submissions = 1024;
-    static constexpr std::uint32_t completions = 4096;
+    static constexpr std::uint32_t submissions = 256;
+    static constexpr std::uint32_t completions = 1024;
 
     /// 0, or an errno: ENOSYS and EPERM where io_uring is switched off, EINVAL where the kernel is
     /// older than this needs, ENOMEM.
@@ -115,8 +115,9 @@ public:
     /// does the work that is due. 0, or an errno: ETIME, EINTR; EEXIST on another thread than the
     /// first.
     int enter(duration timeout) noexcept {
-        if (!enabled_) [[unlikely]]
-            enable();
+        if (!enabled_) [[unlikely]] {
+            if (const int error = enable(); error != 0) return error;
+        }
         store(submission_tail_, tail_);
         const std::uint32_t count = tail_ - load(submission_head_);
         const std::int64_t ns = timeout.nanoseconds();
@@ -145,6 +146,13 @@ public:
         const std::uint32_t end = load(completion_tail_);
         for (std::uint32_t i = *completion_head_; i != end; ++i) f(results_[i & results_mask_]);
     }
+    /// The memory of a ring is shared over fork(2).
+    bool is_of_another_process() const noexcept { return !enabled_ || owner_ != ::getpid(); }
+    void forget() noexcept {
+        completion_tail_ = completion_head_;
+        tail_ = load(submission_head_);
+    }
+
     bool has_completions() const noexcept { return *completion_head_ != load(completion_tail_); }
 
 private:
@@ -155,8 +163,11 @@ private:
         __atomic_store_n(word, value, __ATOMIC_RELEASE);
     }
 
-    [[gnu::cold, gnu::noinline]] void enable() noexcept {
+    [[gnu::cold, gnu::noinline]] int enable() noexcept {
+        owner_ = ::getpid();
         enabled_ = ::syscall(register_call, fd_.get(), enable_rings, nullptr, 0) == 0;
+        if (enabled_) return 0;
+        return errno == EBADFD ? EEXIST : errno;  // the other side of a fork(2) was first
     }
 
     [[gnu::cold]] int map(const parameters& given) noexcept {
@@ -201,6 +212,7 @@ private:
     std::uint32_t results_mask_ = 0;
     std::uint32_t tail_ = 0;  // of the submissions that were asked for
     bool enabled_ = false;
+    pid_t owner_ = 0;  // the process that uses it, once enabled
 };
 
 }  // namespace tcp::inline v0::detail::io_uring

@@ -9,26 +9,36 @@
 namespace tcp::inline v0::detail::io_uring {
 
 /// What a request is about: the lowest byte of its user_data.
-enum class op : std::uint8_t { nothing, receive, data, send, room, watch, settle, accept, wake };
+enum class op : std::uint8_t {
+    nothing,
+    receive,
+    readable,
+    send,
+    room,
+    watch,
+    settle,
+    accept,
+    wake
+};
 
 /// What is true of a connection, in words that the classes of this engine share.
 struct state_flags {
     enum flag : std::uint16_t {
         receiving = 1 << 0,          // open, not paused, not over
         over = 1 << 1,               // there is no more to receive
-        receive_asked = 1 << 2,      // the kernel has a request
+        receive_asked = 1 << 2,      // the kernel has a request, or is about to be handed it
         receive_cancelled = 1 << 3,  // ... and another one that takes it back
         sending = 1 << 4,            // the kernel has a request
         full = 1 << 5,               // no room for a send
         room_asked = 1 << 6,         // the kernel says when there is some
         watched = 1 << 7,            // the kernel says when it fails behind its end
-        settles = 1 << 8,            // there is a completion to come that only settles
+        settles = 1 << 8,  // closing, and moved here: a completion comes for settle() alone
         closing = 1 << 9,
-        reset = 1 << 10,       // with a reset
-        bulk = 1 << 11,        // much comes: it is received when a poll says so
-        data_asked = 1 << 12,  // the kernel says when something has come
-        broken = 1 << 13,      // failed() was called
-        asked = receive_asked | sending | room_asked | watched | settles | data_asked,
+        reset = 1 << 10,           // with a reset
+        bulk = 1 << 11,            // much comes: it is received when a poll says so
+        readable_asked = 1 << 12,  // the kernel says when something has come
+        broken = 1 << 13,          // the watch has told so
+        asked = receive_asked | sending | room_asked | watched | settles | readable_asked,
     };
 
     // The highest bits of the flags count how often little came to a bulk connection.

@@ -1,0 +1,83 @@
+// Which engine is chosen, what it says of that, and that either serves.
+#include <cerrno>
+#include <string>
+#include <thread>
+
+#include <doctest/doctest.h>
+
+#include <tcp/engine/fastest.hpp>
+#include <tcp/server.hpp>
+
+#include "blocking_client.hpp"
+#include "child_process.hpp"
+
+using tests::blocking_client;
+
+namespace {
+
+using server = tcp::server<tcp::echo, tcp::fastest_engine>;
+
+constexpr long setup_call = 425, enter_call = 426, register_call = 427;  // of io_uring
+
+/// Whether it echoes, with two loops and one descriptor handed over.
+bool serves(server& one) {
+    const tcp::endpoint where = one.bind("127.0.0.1:0");
+    one.listen();
+    std::thread runner{[&] { one.run(); }};
+    const std::string text(100'000, 'x');
+    bool all = true;
+    {
+        const blocking_client first{where}, second{where};
+        all = first.echoes("hello") && second.echoes(text) && first.finishes() && second.finishes();
+    }
+    one.stop();
+    runner.join();
+    return all;
+}
+
+}  // namespace
+
+// First: what a process has found out once, it knows.
+TEST_CASE("io_uring that does not do what it is asked for is not used") {
+    tests::in_child([](tests::findings& found) {
+        // It is handed over, says that it was, and nothing happens.
+        if (!tests::refuse_call(enter_call, 2, 1, 0) || !tests::refuse_call(enter_call, 2, 0, 0))
+            return found.not_permitted("seccomp");
+        server fallen_back;
+        found.check(fallen_back.engine().substr(0, 6) == "epoll,", fallen_back.engine());
+        found.check(serves(fallen_back), "it does not serve");
+    });
+}
+
+TEST_CASE("the fastest engine serves") {
+    server one{tcp::echo{}, tcp::options{.threads = 2}};
+    const std::string chosen{one.engine()};
+    CAPTURE(chosen);
+    CHECK((chosen == "io_uring" || chosen.substr(0, 27) == "epoll, since io_uring gave: "));
+    CHECK(serves(one));
+}
+
+TEST_CASE("without io_uring it is epoll, and says why") {
+    struct refusal {
+        long call;
+        unsigned argument;
+        int value, error;
+        const char* why;
+    };
+    // Forbidden, as by the filters of containers; an old kernel; buffers that it does not know; too
+    // little memory that may be locked.
+    for (const refusal& one : {refusal{setup_call, 0, 256, EPERM, "Operation not permitted"},
+                               refusal{setup_call, 0, 256, ENOSYS, "Function not implemented"},
+                               refusal{register_call, 1, 22, EINVAL, "Invalid argument"},
+                               refusal{setup_call, 0, 256, ENOMEM, "Cannot allocate memory"}}) {
+        CAPTURE(one.why);
+        tests::in_child([&](tests::findings& found) {
+            if (!tests::refuse_call(one.call, one.argument, one.value, one.error))
+                return found.not_permitted("seccomp");
+            server fallen_back{tcp::echo{}, tcp::options{.threads = 2}};
+            const std::string chosen{fallen_back.engine()};
+            found.check(chosen == "epoll, since io_uring gave: " + std::string{one.why}, chosen);
+            found.check(serves(fallen_back), "it does not serve");
+        });
+    }
+}

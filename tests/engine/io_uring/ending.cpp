@@ -1,0 +1,147 @@
+// What the io_uring engine must not do at the ends: mix up those who share a buffer, lose itself
+// over fork(2), wait for ever, go on listening, or end the program when there is no descriptor.
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <tcp/connection_handle.hpp>
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
+#include <tcp/server.hpp>
+
+#include "blocking_client.hpp"
+#include "child_process.hpp"
+
+using namespace std::chrono_literals;
+using tests::blocking_client;
+
+namespace {
+
+using echo_server = tcp::server<tcp::echo, tcp::io_uring_engine>;
+
+void elsewhere(const std::function<void()>& call) { std::thread{call}.join(); }
+
+}  // namespace
+
+TEST_CASE("who sent much and then little gets nobody else's bytes") {
+    echo_server server;
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 20; ++i) clients.emplace_back(where);
+    const auto text_of = [](std::size_t client, std::size_t size) {
+        return std::string(size, static_cast<char>('a' + client));
+    };
+    for (const std::size_t size : {40'000U, 40'000U, 10U, 10U, 10U, 10U, 10U, 10U}) {
+        for (std::size_t i = 0; i != clients.size(); ++i) CHECK(clients[i].send(text_of(i, size)));
+        // All of it is there at once, so that many are received in one batch.
+        const std::uint64_t before = server.statistics().bytes_sent;
+        for (int i = 0; i != 1000 && server.statistics().bytes_sent != before + 20 * size; ++i)
+            server.run_for(1ms);
+        for (std::size_t i = 0; i != clients.size(); ++i)
+            CHECK(clients[i].receive(size) == text_of(i, size));
+    }
+}
+
+TEST_CASE("a server that was made before fork(2) serves in the child") {
+    echo_server server;
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    tests::in_child([&](tests::findings& found) {
+        const blocking_client client{where};
+        for (int i = 0; i != 300; ++i) {
+            found.check(client.send("hello"), "it cannot be sent");
+            for (int turn = 0; turn != 1000 && server.statistics().bytes_sent != (i + 1) * 5U;
+                 ++turn)
+                server.run_for(1ms);
+            found.check(client.receive(5) == "hello", "no echo");
+        }
+    });
+    // The parent's own still serves, and is destroyed.
+    const blocking_client client{where};
+    CHECK(client.send("hello"));
+    for (int turn = 0; turn != 100; ++turn) server.run_for(1ms);
+    CHECK(client.receive(5) == "hello");
+}
+
+TEST_CASE("destroyed on another thread with a send that was aborted") {
+    struct known {
+        tcp::connection_handle* peer;
+        void on_open(tcp::connection& c) const { *peer = c.handle(); }
+    };
+    tcp::connection_handle peer;
+    auto server = std::make_unique<tcp::server<known, tcp::io_uring_engine>>(known{&peer});
+    const tcp::endpoint where = server->bind("127.0.0.1:0");
+    server->listen();
+    const blocking_client client{where};
+    elsewhere([&] {
+        while (!peer.open()) server->run_for(1ms);
+    });
+    CHECK(peer.send("something"));
+    CHECK(peer.post([](tcp::connection& c) { c.abort(); }));
+    server.reset();
+    CHECK(client.over());
+}
+
+TEST_CASE("nobody can connect once a server has stopped") {
+    for (const std::size_t open : {0U, 59U, 60U, 61U, 80U, 100U, 120U, 500U}) {
+        CAPTURE(open);
+        echo_server server;
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        std::vector<blocking_client> clients;
+        for (std::size_t i = 0; i != open; ++i) clients.emplace_back(where);
+        while (server.statistics().open != open) server.run_for(1ms);
+        server.stop();
+        CHECK_FALSE(server.poll());
+        CHECK(blocking_client{where}.refused());
+        echo_server next;
+        CHECK(next.bind(where) == where);
+    }
+}
+
+TEST_CASE("without a descriptor left it is destroyed on another thread all the same") {
+    for (const bool stopped : {true, false}) {
+        tests::in_child([&](tests::findings& found) {
+            std::optional<echo_server> server{std::in_place};
+            const tcp::endpoint where = server->bind("127.0.0.1:0");
+            server->listen();
+            const blocking_client client{where};
+            elsewhere([&] {
+                while (server->statistics().open != 1) server->run_for(1ms);
+                if (stopped) server->stop();
+                server->run_for(1ms);
+            });
+            const rlimit none{.rlim_cur = 3, .rlim_max = 3};
+            found.check(::setrlimit(RLIMIT_NOFILE, &none) == 0, "no limit can be set");
+            server.reset();
+            found.check(client.over(), "the connection is open still");
+        });
+    }
+}
+
+TEST_CASE("several loops stop without a descriptor left") {
+    tests::in_child([](tests::findings& found) {
+        echo_server server{tcp::options{.threads = 3}};
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        std::thread runner{[&] { server.run(); }};
+        const blocking_client one{where}, two{where}, three{where};
+        found.check(one.echoes("1") && two.echoes("2") && three.echoes("3"), "no echo");
+        const rlimit none{.rlim_cur = 3, .rlim_max = 3};
+        found.check(::setrlimit(RLIMIT_NOFILE, &none) == 0, "no limit can be set");
+        server.stop();
+        runner.join();
+        found.check(one.over() && two.over() && three.over(), "a connection is open still");
+    });
+}
