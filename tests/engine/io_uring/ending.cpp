@@ -61,8 +61,8 @@ TEST_CASE("a server that was made before fork(2) serves in the child") {
         const blocking_client client{where};
         for (int i = 0; i != 300; ++i) {
             found.check(client.send("hello"), "it cannot be sent");
-            for (int turn = 0; turn != 1000 && server.statistics().bytes_sent != (i + 1) * 5U;
-                 ++turn)
+            const auto all = static_cast<std::uint64_t>(i + 1) * 5;
+            for (int turn = 0; turn != 1000 && server.statistics().bytes_sent != all; ++turn)
                 server.run_for(1ms);
             found.check(client.receive(5) == "hello", "no echo");
         }
