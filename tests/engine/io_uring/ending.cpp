@@ -1,7 +1,6 @@
 // What the io_uring engine must not do at the ends: mix up those who share a buffer, lose itself
 // over fork(2), wait for ever, go on listening, or end the program when there is no descriptor.
-#include <sys/resource.h>
-
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +29,12 @@ namespace {
 using echo_server = tcp::server<tcp::echo, tcp::io_uring_engine>;
 
 void elsewhere(const std::function<void()>& call) { std::thread{call}.join(); }
+
+/// From now on a new ring finds no descriptor. By the call: a sanitizer needs descriptors itself.
+bool no_more_rings() {
+    using namespace tcp::detail::io_uring;
+    return tests::refuse_call(setup_call, 0, static_cast<int>(ring::submissions), EMFILE);
+}
 
 }  // namespace
 
@@ -122,8 +127,7 @@ TEST_CASE("without a descriptor left it is destroyed on another thread all the s
                 if (stopped) server->stop();
                 server->run_for(1ms);
             });
-            const rlimit none{.rlim_cur = 3, .rlim_max = 3};
-            found.check(::setrlimit(RLIMIT_NOFILE, &none) == 0, "no limit can be set");
+            if (!no_more_rings()) return found.not_permitted("seccomp");
             server.reset();
             found.check(client.over(), "the connection is open still");
         });
@@ -135,11 +139,10 @@ TEST_CASE("several loops stop without a descriptor left") {
         echo_server server{tcp::options{.threads = 3}};
         const tcp::endpoint where = server.bind("127.0.0.1:0");
         server.listen();
+        if (!no_more_rings()) return found.not_permitted("seccomp");  // nor do the threads below
         std::thread runner{[&] { server.run(); }};
         const blocking_client one{where}, two{where}, three{where};
         found.check(one.echoes("1") && two.echoes("2") && three.echoes("3"), "no echo");
-        const rlimit none{.rlim_cur = 3, .rlim_max = 3};
-        found.check(::setrlimit(RLIMIT_NOFILE, &none) == 0, "no limit can be set");
         server.stop();
         runner.join();
         found.check(one.over() && two.over() && three.over(), "a connection is open still");
