@@ -97,20 +97,15 @@ public:
     }
 
     /// What still counts when everything ends: what has left, and what the engine has let go of.
-    struct last_events {
-        connection_driver& loop;
-
+    struct last_events : null_sink {
+        explicit last_events(connection_driver& l) noexcept : loop{l} {}
         void accepted(listener_id, int socket, const endpoint&) { loop.engine_.refuse(socket); }
-        void accept_failed(listener_id, int) noexcept {}
-        void received(connection_id, bytes) noexcept {}
-        void ended(connection_id) noexcept {}
-        void failed(connection_id, int) noexcept {}
-        void writable(connection_id) noexcept {}
         void sent(connection_id id, std::size_t count, int) noexcept {
             if (slot_type* const s = loop.table_.find(id); s != nullptr) loop.took(*s, count);
         }
         void closed(connection_id id) { loop.closed(id); }
-        void woken() noexcept {}
+
+        connection_driver& loop;
     };
 
     // ---- what others ask ----

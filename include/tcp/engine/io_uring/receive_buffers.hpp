@@ -27,9 +27,8 @@ public:
     static constexpr std::uint16_t group = 0;
 
     /// Memory for all, and the first page of each at once: what small messages need is there from
-    /// the start. 0, or an errno.
-    /// All together hold about `total`: so much may be received at once of a connection whose
-    /// handler is not ready for it.
+    /// the start. All together hold about `total`: so much may be received at once of a connection
+    /// whose handler is not ready for it. 0, or an errno.
     [[gnu::cold]] int open(const ring& r, std::size_t total) noexcept {
         const auto lesser = [](std::size_t a, std::size_t b) { return a < b ? a : b; };
         const std::size_t fair = total / count > least_size ? total / count : least_size;
