@@ -3,26 +3,13 @@
 // it cannot measure. What the kernel holds for a socket is not in it: that is the same for all.
 #include <cstdio>
 
-#include "load.hpp"
+#include "contender.hpp"
 
 namespace {
 
 constexpr std::size_t idle = 9000;
 constexpr double budget = 128;  // bytes, as the next
 constexpr double coroutine_budget = 400;
-
-double bytes_for_each(const std::vector<std::string>& command) {
-    bench::server_process server(command, bench::place().server);
-    bench::latencies forgotten;
-    // A round of no length is one message on each connection. The first connection pays for what is
-    // made once, such as the receive buffer's pages.
-    bench::load first(server.port(), {.connections = 1, .message = 64, .in_flight = 1});
-    first.run({}, forgotten);
-    const std::int64_t before = server.memory().anonymous;
-    bench::load others(server.port(), {.connections = idle, .message = 64, .in_flight = 1});
-    others.run({}, forgotten);
-    return static_cast<double>(server.memory().anonymous - before) / static_cast<double>(idle);
-}
 
 }  // namespace
 
@@ -31,12 +18,13 @@ int main() try {
     bench::pin(bench::place().load);
     const std::string here = bench::own_folder();
     const auto ours_with = [&](const char* handler) {
-        return bytes_for_each({here + "echo_server", "--host", "127.0.0.1", "--port", "0",
-                               "--engine", "epoll", "--handler", handler});
+        return bench::idle_bytes({here + "echo_server", "--host", "127.0.0.1", "--port", "0",
+                                  "--engine", "epoll", "--handler", handler},
+                                 idle);
     };
     const double ours = ours_with("hooks");
     const double coroutine = ours_with("coroutine");
-    const double floor = bytes_for_each({here + "floor_epoll", "0"});
+    const double floor = bench::idle_bytes({here + "floor_epoll", "0"}, idle);
     std::printf(
         "user memory for each of %zu idle connections: %.0f bytes (at most %.0f, floor %.0f), in a "
         "coroutine %.0f (at most %.0f)\n",

@@ -1,16 +1,14 @@
 // The load that all measuring uses: a closed loop over N connections, each with up to K messages of
 // S bytes in flight, every echoed byte compared. One thread, epoll.
 //
-// What a connection sends is one pseudo-random pattern over and over, begun at a place of its own,
-// so that one memcmp finds a byte that is lost, doubled, out of order or another connection's:
+// All connections share one pattern of bytes (pattern.hpp) and one receive buffer: a connection
+// costs its positions, and memory does not grow with the size of the messages. Of what is in flight
+// at most 1 GiB is out at a time (1,000 connections × 1 MiB × 16 would be 16 GiB, far beyond what
+// the kernel gives to TCP); the rest waits its turn in the client, which counts as a part of its
+// latency.
 //
-//     pattern:  [ period: 65521 random bytes | the same again, so that any piece is contiguous ]
-//     connection i sends as byte number p: pattern[(i * 7919 + p) % period]
-//
-// All connections share the pattern and one receive buffer: a connection costs its positions, and
-// memory does not grow with the size of the messages. Of what is in flight at most 1 GiB is out at
-// a time (1,000 connections × 1 MiB × 16 would be 16 GiB, far beyond what the kernel gives to TCP);
-// the rest waits its turn in the client, which counts as a part of its latency.
+// Beside them there may be connections that only sit there, and one that floods: it sends as much
+// as its socket takes and reads what comes back, in pieces, so that the others get their turns.
 #pragma once
 
 #include <arpa/inet.h>
@@ -22,9 +20,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <random>
 
 #include "latencies.hpp"
+#include "pattern.hpp"
 #include "process.hpp"
 
 namespace bench {
@@ -33,6 +31,8 @@ struct shape {
     std::size_t connections = 1;
     std::size_t message = 64;  // bytes
     std::size_t in_flight = 1;
+    std::size_t idle = 0;  // more connections, on which nothing is sent
+    bool flood = false;    // one more, which floods in the rounds that ask for it
 };
 
 struct round_result {
@@ -46,42 +46,64 @@ inline std::int64_t now_nanoseconds() noexcept {
     return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
+/// A connection to 127.0.0.1.
+inline int connect_to(std::uint16_t port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (socket < 0) fail("socket (`ulimit -n` may be too low)");
+    const timeval patience{.tv_sec = 10, .tv_usec = 0};
+    ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+        ::close(socket);
+        fail("connect");
+    }
+    const int on = 1;
+    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    // Closed with RST: thousands of ports in TIME_WAIT would be missing to the next load.
+    const linger reset{.l_onoff = 1, .l_linger = 0};
+    ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    ::fcntl(socket, F_SETFL, O_NONBLOCK);
+    return socket;
+}
+
 /// Connections to one server on 127.0.0.1, kept open over any number of rounds.
 class load {
 public:
     load(std::uint16_t port, shape wanted)
         : shape_(wanted),
-          connections_(wanted.connections),
+          connections_(wanted.connections + wanted.idle + wanted.flood),
           granted_at_(wanted.connections * wanted.in_flight) {
-        std::mt19937 random(20240501);
-        for (std::size_t i = 0; i < pattern_.size(); ++i)
-            pattern_[i] = i < period ? static_cast<char>(random()) : pattern_[i - period];
         epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
         if (epoll_ < 0) fail("epoll_create1");
-        for (std::size_t i = 0; i < connections_.size(); ++i) connect(i, port);
+        try {
+            for (std::size_t i = 0; i < connections_.size(); ++i) connect(i, port);
+        } catch (...) {
+            close_all();
+            throw;
+        }
     }
 
     load(const load&) = delete;
     load& operator=(const load&) = delete;
-    ~load() {
-        for (const connection& each : connections_)
-            if (each.socket >= 0) ::close(each.socket);
-        ::close(epoll_);
-    }
+    ~load() { close_all(); }
 
     /// Sends for so long, then lets what was begun come back: between rounds the server has nothing
     /// to do. The time in the result includes that. Throws when a byte is wrong, the server closes,
     /// or nothing moves for 10 s.
-    round_result run(std::chrono::nanoseconds length, latencies& into) {
+    round_result run(std::chrono::nanoseconds length, latencies& into, bool flood = false) {
         const std::int64_t start = now_nanoseconds();
         const std::int64_t end = start + length.count();
         into_ = &into;
         messages_ = 0;
         granting_ = true;
-        for (std::size_t i = 0; i < connections_.size(); ++i) {
+        for (std::size_t i = 0; i < shape_.connections; ++i) {
             grant(i, shape_.in_flight, now_nanoseconds());
             send_granted(i);
         }
+        if (flood && shape_.flood) begin_flood();
         epoll_event events[256];
         while (outstanding_ > 0) {
             const int count = ::epoll_wait(epoll_, events, 256, 10'000);
@@ -90,17 +112,21 @@ public:
             for (int i = 0; i < count; ++i) {
                 const std::int64_t now = now_nanoseconds();
                 if (granting_ && now >= end) revoke();
-                connection& peer = connections_[events[i].data.u64];
-                if ((events[i].events & EPOLLOUT) != 0) peer.blocked = false;
-                serve(events[i].data.u64, now);
+                const std::size_t which = events[i].data.u64;
+                if (flooding_ && which == connections_.size() - 1) {
+                    serve_flood(events[i].events);
+                    continue;
+                }
+                if ((events[i].events & EPOLLOUT) != 0) connections_[which].blocked = false;
+                serve(which, now);
             }
         }
         return {messages_, now_nanoseconds() - start};
     }
 
 private:
-    static constexpr std::size_t period = 65'521;
-    static constexpr std::size_t piece = 262'144;  // the most that one system call moves
+    static constexpr std::size_t piece = pattern::longest;  // the most that one system call moves
+    static constexpr std::size_t flood_piece = 65'536;
     static constexpr std::size_t most_out = 1'073'741'824;
 
     struct connection {
@@ -111,31 +137,23 @@ private:
         std::uint64_t received = 0;
     };
 
-    void connect(std::size_t i, std::uint16_t port) {
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_port = htons(port);
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (socket < 0) fail("socket (`ulimit -n` may be too low)");
-        connections_[i].socket = socket;
-        if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-            fail("connect");
-        const int on = 1;
-        ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        // Closed with RST: thousands of ports in TIME_WAIT would be missing to the next load.
-        const linger reset{.l_onoff = 1, .l_linger = 0};
-        ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-        ::fcntl(socket, F_SETFL, O_NONBLOCK);
-        // Edge-triggered: one registration for the connection's life, no event handled twice.
-        epoll_event event{};
-        event.events = EPOLLIN | EPOLLOUT | EPOLLET;
-        event.data.u64 = i;
-        if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket, &event) != 0) fail("epoll_ctl");
+    void close_all() const noexcept {
+        for (const connection& each : connections_)
+            if (each.socket >= 0) ::close(each.socket);
+        ::close(epoll_);
     }
 
-    const char* expected(std::size_t i, std::uint64_t position) const noexcept {
-        return pattern_.data() + (i * 7919 + position) % period;
+    void connect(std::size_t i, std::uint16_t port) {
+        connections_[i].socket = connect_to(port);
+        // Edge-triggered: one registration for the connection's life, no event handled twice.
+        watch(i, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT | EPOLLET);
+    }
+
+    void watch(std::size_t i, int how, std::uint32_t events) const {
+        epoll_event event{};
+        event.events = events;
+        event.data.u64 = i;
+        if (::epoll_ctl(epoll_, how, connections_[i].socket, &event) != 0) fail("epoll_ctl");
     }
 
     void grant(std::size_t i, std::size_t messages, std::int64_t now) noexcept {
@@ -151,11 +169,45 @@ private:
     /// Takes back the messages of which no byte has been sent.
     void revoke() noexcept {
         granting_ = false;
-        for (connection& peer : connections_) {
+        for (std::size_t i = 0; i < shape_.connections; ++i) {
+            connection& peer = connections_[i];
             const std::uint64_t begun = (peer.sent + shape_.message - 1) / shape_.message;
             outstanding_ -= peer.granted / shape_.message - begun;
             peer.granted = begun * shape_.message;
         }
+        if (flooding_) watch(connections_.size() - 1, EPOLL_CTL_MOD, EPOLLIN);
+    }
+
+    // The flood counts as one message that is out until all of it has come back. Level-triggered:
+    // the kernel gives the others their turns between its pieces.
+    void begin_flood() {
+        flooding_ = true;
+        ++outstanding_;
+        watch(connections_.size() - 1, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+    }
+
+    void serve_flood(std::uint32_t events) {
+        const std::size_t i = connections_.size() - 1;
+        connection& peer = connections_[i];
+        if ((events & ~std::uint32_t{EPOLLOUT}) != 0) {
+            const ssize_t count = ::recv(peer.socket, buffer_.data(), flood_piece, 0);
+            if (count < 0 && errno != EAGAIN && errno != EINTR) fail("recv");
+            if (count == 0) throw std::runtime_error("the server closed a connection");
+            if (count > 0) {
+                check(i, static_cast<std::size_t>(count));
+                peer.received += static_cast<std::uint64_t>(count);
+            }
+        }
+        if (granting_ && (events & EPOLLOUT) != 0) {
+            const ssize_t count =
+                ::send(peer.socket, pattern_.at(i, peer.sent), flood_piece, MSG_NOSIGNAL);
+            if (count < 0 && errno != EAGAIN && errno != EINTR) fail("send");
+            if (count > 0) peer.sent += static_cast<std::uint64_t>(count);
+        }
+        if (granting_ || peer.received < peer.sent) return;
+        flooding_ = false;
+        peer.granted = peer.sent;
+        --outstanding_;
     }
 
     void serve(std::size_t i, std::int64_t now) {
@@ -177,7 +229,7 @@ private:
     void check(std::size_t i, std::size_t count) const {
         const connection& peer = connections_[i];
         if (peer.received + count > peer.sent ||
-            std::memcmp(buffer_.data(), expected(i, peer.received), count) != 0)
+            std::memcmp(buffer_.data(), pattern_.at(i, peer.received), count) != 0)
             throw std::runtime_error("connection " + std::to_string(i) +
                                      " got back other bytes than it sent, after " +
                                      std::to_string(peer.received));
@@ -201,7 +253,8 @@ private:
             const std::uint64_t room = window_ - (peer.sent - peer.received);
             const std::size_t length = std::min({peer.granted - peer.sent, room, piece});
             if (length == 0) return;
-            const ssize_t count = ::send(peer.socket, expected(i, peer.sent), length, MSG_NOSIGNAL);
+            const ssize_t count =
+                ::send(peer.socket, pattern_.at(i, peer.sent), length, MSG_NOSIGNAL);
             if (count >= 0)
                 peer.sent += static_cast<std::uint64_t>(count);
             else if (errno == EAGAIN)
@@ -216,12 +269,13 @@ private:
     std::vector<connection> connections_;
     std::vector<std::int64_t>
         granted_at_;  // of each message in flight, connection after connection
-    std::vector<char> pattern_ = std::vector<char>(period + piece);
+    pattern pattern_;
     std::vector<char> buffer_ = std::vector<char>(piece);
     latencies* into_ = nullptr;
     std::uint64_t messages_ = 0;
     std::uint64_t outstanding_ = 0;
     bool granting_ = false;
+    bool flooding_ = false;
     int epoll_ = -1;
 };
 

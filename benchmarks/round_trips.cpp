@@ -9,12 +9,9 @@
 // reported beside it: README.md.
 #include <benchmark/benchmark.h>
 
-#include <charconv>
 #include <cstdio>
-#include <optional>
-#include <string_view>
 
-#include "load.hpp"
+#include "contender.hpp"
 
 namespace {
 
@@ -24,76 +21,6 @@ struct settings {
     int starts = 6;
     std::string ours = "echo_server --host 127.0.0.1 --port 0 --engine epoll";
     std::string floor = "floor_epoll 0";
-};
-
-/// The words of a command; the program is looked for beside this one unless its path is given.
-std::vector<std::string> command_of(std::string_view text) {
-    std::vector<std::string> words;
-    while (!text.empty()) {
-        const std::size_t space = std::min(text.find(' '), text.size());
-        if (space > 0) words.emplace_back(text.substr(0, space));
-        text.remove_prefix(std::min(space + 1, text.size()));
-    }
-    if (words.empty()) throw std::runtime_error("no command of a server is given");
-    if (words[0].find('/') == std::string::npos) words[0].insert(0, bench::own_folder());
-    return words;
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
-double least(const std::vector<double>& values) {
-    return *std::min_element(values.begin(), values.end());
-}
-double most(const std::vector<double>& values) {
-    return *std::max_element(values.begin(), values.end());
-}
-
-/// One server under load, and what was measured of it, round after round.
-class contender {
-public:
-    contender(const std::string& command, bench::shape shape, int core)
-        : command_(command_of(command)), shape_(shape), core_(core) {}
-
-    /// A new process, connected to and warm.
-    void start(std::chrono::milliseconds warm_up) {
-        running_.reset();
-        running_.emplace(command_, core_, shape_);
-        bench::latencies forgotten;
-        running_->load.run(warm_up, forgotten);
-    }
-
-    /// Returns seconds for each message.
-    double round(std::chrono::milliseconds length) {
-        const std::int64_t before = running_->server.cpu_nanoseconds();
-        const bench::round_result done = running_->load.run(length, latencies_);
-        const auto cpu = static_cast<double>(running_->server.cpu_nanoseconds() - before);
-        const auto messages = static_cast<double>(done.messages);
-        cpu_.push_back(cpu / messages);
-        throughput_.push_back(messages * 1e9 / static_cast<double>(done.nanoseconds));
-        return static_cast<double>(done.nanoseconds) / 1e9 / messages;
-    }
-
-    const std::vector<double>& throughput() const noexcept { return throughput_; }
-    const std::vector<double>& cpu() const noexcept { return cpu_; }
-    double quantile(double share) const noexcept { return latencies_.quantile(share); }
-
-private:
-    struct pair {
-        pair(const std::vector<std::string>& command, int core, bench::shape shape)
-            : server(command, core), load(server.port(), shape) {}
-        bench::server_process server;
-        bench::load load;
-    };
-
-    std::vector<std::string> command_;
-    bench::shape shape_;
-    int core_;
-    std::optional<pair> running_;
-    bench::latencies latencies_;
-    std::vector<double> throughput_;  // messages in a second
-    std::vector<double> cpu_;         // nanoseconds for each message
 };
 
 struct comparison {
@@ -112,8 +39,9 @@ void compare(benchmark::State& state, const settings& given, bench::shape shape,
              std::vector<comparison>& results) try {
     const bench::placement cores = bench::place();
     const std::chrono::milliseconds length(given.round_ms);
-    contender ours(given.ours, shape, cores.server);
-    contender floor(given.floor, shape, cores.server);
+    bench::contender<> ours(given.ours, shape, cores.server);
+    bench::contender<> floor(given.floor, shape, cores.server);
+    bench::series of_ours, of_floor;
     const int rounds_of_a_start = std::max(1, given.rounds / given.starts);
     bool ours_first = true;
     for (int round = 0; auto _ : state) {
@@ -121,28 +49,28 @@ void compare(benchmark::State& state, const settings& given, bench::shape shape,
             ours.start(length);
             floor.start(length);
         }
-        if (!ours_first) floor.round(length);
-        state.SetIterationTime(ours.round(length));
-        if (ours_first) floor.round(length);
+        if (!ours_first) floor.round(length, of_floor);
+        state.SetIterationTime(ours.round(length, of_ours));
+        if (ours_first) floor.round(length, of_floor);
         ours_first = !ours_first;
     }
     const comparison result{
         .name = std::move(name),
         .has_target = shape.connections >= 64,
-        .throughput_ratio = median(ours.throughput()) / median(floor.throughput()),
-        .best_ratio = most(ours.throughput()) / most(floor.throughput()),
-        .cpu_ratio = least(ours.cpu()) / least(floor.cpu())};
-    state.counters["ours_msg/s"] = median(ours.throughput());
-    state.counters["floor_msg/s"] = median(floor.throughput());
+        .throughput_ratio = bench::median(of_ours.throughput) / bench::median(of_floor.throughput),
+        .best_ratio = bench::most(of_ours.throughput) / bench::most(of_floor.throughput),
+        .cpu_ratio = bench::least(of_ours.cpu) / bench::least(of_floor.cpu)};
+    state.counters["ours_msg/s"] = bench::median(of_ours.throughput);
+    state.counters["floor_msg/s"] = bench::median(of_floor.throughput);
     state.counters["msg/s_ratio"] = result.throughput_ratio;
     state.counters["best_ratio"] = result.best_ratio;
-    state.counters["ours_cpu_ns"] = least(ours.cpu());
-    state.counters["floor_cpu_ns"] = least(floor.cpu());
+    state.counters["ours_cpu_ns"] = bench::least(of_ours.cpu);
+    state.counters["floor_cpu_ns"] = bench::least(of_floor.cpu);
     state.counters["cpu_ratio"] = result.cpu_ratio;
-    state.counters["p50_us"] = ours.quantile(0.50);
-    state.counters["p99_us"] = ours.quantile(0.99);
-    state.counters["floor_p50_us"] = floor.quantile(0.50);
-    state.counters["floor_p99_us"] = floor.quantile(0.99);
+    state.counters["p50_us"] = of_ours.times.quantile(0.50);
+    state.counters["p99_us"] = of_ours.times.quantile(0.99);
+    state.counters["floor_p50_us"] = of_floor.times.quantile(0.50);
+    state.counters["floor_p99_us"] = of_floor.times.quantile(0.99);
     results.push_back(result);
 } catch (const std::exception& error) {
     state.SkipWithError(error.what());
@@ -172,29 +100,17 @@ std::string size_text(std::size_t bytes) {
     return std::to_string(bytes) + "B";
 }
 
-/// Takes `--NAME=VALUE` if the argument is that.
-bool take(std::string_view argument, std::string_view name, std::string& into) {
-    if (!argument.starts_with(name)) return false;
-    into = argument.substr(name.size());
-    return true;
-}
-bool take(std::string_view argument, std::string_view name, int& into) {
-    std::string text;
-    if (!take(argument, name, text)) return false;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), into);
-    return error == std::errc{} && end == text.data() + text.size() && into > 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
     benchmark::Initialize(&argc, argv);  // takes its own flags out
     settings given;
     for (int i = 1; i < argc; ++i) {
-        if (take(argv[i], "--rounds=", given.rounds) ||
-            take(argv[i], "--round-ms=", given.round_ms) ||
-            take(argv[i], "--starts=", given.starts) || take(argv[i], "--ours=", given.ours) ||
-            take(argv[i], "--floor=", given.floor))
+        if (bench::take(argv[i], "--rounds=", given.rounds) ||
+            bench::take(argv[i], "--round-ms=", given.round_ms) ||
+            bench::take(argv[i], "--starts=", given.starts) ||
+            bench::take(argv[i], "--ours=", given.ours) ||
+            bench::take(argv[i], "--floor=", given.floor))
             continue;
         std::fprintf(
             stderr,
