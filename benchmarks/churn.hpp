@@ -49,7 +49,7 @@ public:
                     --outstanding;
             }
         }
-        return {messages, now_nanoseconds() - start};
+        return {messages, now_nanoseconds() - start, 0};
     }
 
 private:

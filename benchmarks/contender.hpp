@@ -36,6 +36,7 @@ inline double most(const std::vector<double>& values) {
 struct series {
     std::vector<double> throughput;  // messages in a second
     std::vector<double> cpu;         // nanoseconds of the server's process for each message
+    std::vector<double> flood;       // MiB in a second of the connection that floods
     latencies times;
 };
 
@@ -63,9 +64,11 @@ public:
         const round_result done = running_->load.run(length, into.times, options...);
         const auto cpu = static_cast<double>(running_->server.cpu_nanoseconds() - before);
         const auto messages = static_cast<double>(done.messages);
+        const double seconds = static_cast<double>(done.nanoseconds) / 1e9;
         into.cpu.push_back(cpu / messages);
-        into.throughput.push_back(messages * 1e9 / static_cast<double>(done.nanoseconds));
-        return static_cast<double>(done.nanoseconds) / 1e9 / messages;
+        into.throughput.push_back(messages / seconds);
+        into.flood.push_back(static_cast<double>(done.flood_bytes) / 1048576 / seconds);
+        return seconds / messages;
     }
 
     /// What the server calls its engine.

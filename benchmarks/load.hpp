@@ -38,6 +38,7 @@ struct shape {
 struct round_result {
     std::uint64_t messages = 0;
     std::int64_t nanoseconds = 0;
+    std::uint64_t flood_bytes = 0;  // that the flood got back, beside the messages
 };
 
 inline std::int64_t now_nanoseconds() noexcept {
@@ -98,6 +99,7 @@ public:
         const std::int64_t end = start + length.count();
         into_ = &into;
         messages_ = 0;
+        flood_bytes_ = 0;
         granting_ = true;
         for (std::size_t i = 0; i < shape_.connections; ++i) {
             grant(i, shape_.in_flight, now_nanoseconds());
@@ -121,7 +123,7 @@ public:
                 serve(which, now);
             }
         }
-        return {messages_, now_nanoseconds() - start};
+        return {messages_, now_nanoseconds() - start, flood_bytes_};
     }
 
 private:
@@ -196,6 +198,7 @@ private:
             if (count > 0) {
                 check(i, static_cast<std::size_t>(count));
                 peer.received += static_cast<std::uint64_t>(count);
+                flood_bytes_ += static_cast<std::uint64_t>(count);
             }
         }
         if (granting_ && (events & EPOLLOUT) != 0) {
@@ -273,6 +276,7 @@ private:
     std::vector<char> buffer_ = std::vector<char>(piece);
     latencies* into_ = nullptr;
     std::uint64_t messages_ = 0;
+    std::uint64_t flood_bytes_ = 0;
     std::uint64_t outstanding_ = 0;
     bool granting_ = false;
     bool flooding_ = false;
