@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <deque>
 #include <string>
@@ -19,18 +20,33 @@
 
 enum operation : unsigned { accepting, receiving, sending };
 constexpr unsigned buffers = 128, buffer_size = 16 * 1024, none = ~0U;
-constexpr unsigned setup_no_sqarray = 1U << 16;  // newer than Debian 12's header
 
-alignas(4096) static char received[buffers][buffer_size];
-alignas(4096) static io_uring_buf lent[buffers];  // the kernel's; its tail is the first one's resv
-struct waiting {                                  // a received buffer that is to be sent
+// What is newer than the headers of some distributions: io_uring_setup(2), io_uring_register(2).
+constexpr unsigned single_issuer = 1U << 12, defer_taskrun = 1U << 13, no_sqarray = 1U << 16;
+constexpr unsigned accept_multishot = 1U << 0, receive_multishot = 1U << 1, register_ring = 22;
+struct lent_buffer {
+    std::uint64_t address;
+    std::uint32_t length;
+    std::uint16_t id, tail;  // the first one's tail is that of the ring
+};
+struct registration {
+    std::uint64_t address;
+    std::uint32_t entries;
+    std::uint16_t group, padding;
+    std::uint64_t reserved[3];
+};
+
+struct waiting {  // a received buffer that is to be sent
     unsigned next, offset, size;
 };
-static waiting unsent[buffers];
 struct connection {
     unsigned first = none, last = none;  // of what is unsent
     bool receives = true, ended = false;
 };
+
+alignas(4096) static char received[buffers][buffer_size];
+alignas(4096) static lent_buffer lent[buffers];
+static waiting unsent[buffers];
 static std::vector<connection> connections;  // by descriptor
 static std::deque<unsigned> starved;         // those whose receive found no buffer
 static unsigned *sq_head, *sq_tail, *cq_head, *cq_tail, sq_entries, unsubmitted, free_buffers;
@@ -58,11 +74,11 @@ static io_uring_sqe& submit(operation what, unsigned fd, unsigned char opcode, u
 }
 
 static void accept_all() {
-    submit(accepting, unsigned(listener), IORING_OP_ACCEPT, IORING_ACCEPT_MULTISHOT);
+    submit(accepting, unsigned(listener), IORING_OP_ACCEPT, accept_multishot);
 }
 
 static void receive(unsigned fd) {
-    submit(receiving, fd, IORING_OP_RECV, IORING_RECV_MULTISHOT).flags = IOSQE_BUFFER_SELECT;
+    submit(receiving, fd, IORING_OP_RECV, receive_multishot).flags = IOSQE_BUFFER_SELECT;
     connections[fd].receives = true;
 }
 
@@ -75,11 +91,11 @@ static void send_first(unsigned fd) {
 }
 
 static void lend(unsigned buffer) {  // to the kernel
-    io_uring_buf& slot = lent[lent[0].resv % buffers];
-    slot.addr = reinterpret_cast<std::uintptr_t>(received[buffer]);
-    slot.len = buffer_size;
-    slot.bid = static_cast<unsigned short>(buffer);
-    __atomic_store_n(&lent[0].resv, static_cast<unsigned short>(lent[0].resv + 1),
+    lent_buffer& slot = lent[lent[0].tail % buffers];
+    slot.address = reinterpret_cast<std::uintptr_t>(received[buffer]);
+    slot.length = buffer_size;
+    slot.id = static_cast<unsigned short>(buffer);
+    __atomic_store_n(&lent[0].tail, static_cast<unsigned short>(lent[0].tail + 1),
                      __ATOMIC_RELEASE);
     ++free_buffers;
 }
@@ -142,8 +158,7 @@ static void on_completion(const io_uring_cqe& cqe) {
 
 static bool set_up() {
     io_uring_params params{};
-    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | setup_no_sqarray |
-                   IORING_SETUP_CQSIZE;
+    params.flags = single_issuer | defer_taskrun | no_sqarray | IORING_SETUP_CQSIZE;
     params.cq_entries = 4096;
     ring = int(::syscall(SYS_io_uring_setup, 1024, &params));
     if (ring < 0) return false;
@@ -160,10 +175,8 @@ static bool set_up() {
     cqes = reinterpret_cast<io_uring_cqe*>(rings + params.cq_off.cqes);
     sq_entries = params.sq_entries;
     for (unsigned buffer = 0; buffer < buffers; ++buffer) lend(buffer);
-    io_uring_buf_reg registered{};
-    registered.ring_addr = reinterpret_cast<std::uintptr_t>(lent);
-    registered.ring_entries = buffers;
-    return ::syscall(SYS_io_uring_register, ring, IORING_REGISTER_PBUF_RING, &registered, 1) == 0;
+    const registration buffer_ring{reinterpret_cast<std::uintptr_t>(lent), buffers, 0, 0, {}};
+    return ::syscall(SYS_io_uring_register, ring, register_ring, &buffer_ring, 1) == 0;
 }
 
 int main(int, char** argv) {

@@ -147,6 +147,13 @@ def cost_table(results):
     return "\n".join(lines)
 
 
+def noise_of(again, key):
+    """How far the floor is from itself: in what is told, and in the middle half of the rounds."""
+    said = {"cpu": ("cpu_to_floor", "low", "high"), "p99": ("p99_to_floor",),
+            "rate": ("rate_to_floor", "rate_low", "rate_high")}[key]
+    return max(abs((again.get(one) or 1) - 1) for one in said)
+
+
 def losses(results):
     """Sentences: where a peer is better than ours by more than the floor differs from itself."""
     said = []
@@ -155,9 +162,7 @@ def losses(results):
         rows = rows_of(results, load)
         for key, what, take in (("cpu", "CPU", min), ("rate", "rate", max), ("p99", "p99", min)):
             peer, best = best_peer(results, rows, key, take)
-            noise = max(0.1 if key == "p99" else 0.03,
-                        abs(rows.get(AGAIN, {}).get(key + "_to_floor") or 1) - 1,
-                        1 - abs(rows.get(AGAIN, {}).get(key + "_to_floor") or 1))
+            noise = max(0.1 if key == "p99" else 0.03, noise_of(rows.get(AGAIN, {}), key))
             for name in OURS:
                 if not best or name not in rows or (load == "flood" and key != "p99"):
                     continue  # how much of the flood is served decides the others
@@ -178,6 +183,8 @@ def losses(results):
 
 
 def losses_text(results):
+    if not any(name in results["servers"] for name in OURS):
+        return "Ours was not among them."
     said = losses(results)
     if not said:
         return "Ours loses to no peer by more than the noise."
