@@ -106,6 +106,7 @@ void for_each(Entrants& entrants, bool turned, Deed deed) {
 template <class Load>
 void compare(const settings& given) {
     const std::chrono::milliseconds length(given.round_ms);
+    const auto warm_up = 2 * length;  // a just-in-time compiler needs some
     const bench::shape& shape = given.shape;
     std::vector<std::unique_ptr<entrant<Load>>> all;
     for (const auto& [name, command] : given.servers)
@@ -120,12 +121,12 @@ void compare(const settings& given) {
         const int end = std::min(given.rounds, round + rounds_of_a_start);
         const auto play = [&](entrant<Load>& one) { one.round(length, shape.flood); };
         if (together) {
-            for (const auto& one : all) one->start(length);
+            for (const auto& one : all) one->start(warm_up);
             for (int r = round; r < end; ++r) for_each(all, r % 2 == 1, play);
             continue;
         }
         for_each(all, round / rounds_of_a_start % 2 == 1, [&](entrant<Load>& one) {
-            one.start(length);
+            one.start(warm_up);
             for (int r = round; r < end; ++r) play(one);
             one.server.end();
         });
