@@ -52,7 +52,7 @@ void print(const char* name, const bench::series& one) {
     print("per_second", one.throughput);
     print("cpu_ns", one.cpu);
     print("flood_mib_per_second", one.flood);
-    std::printf("\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f}", one.times.quantile(0.5),
+    std::printf(R"("p50_us": %.2f, "p99_us": %.2f, "p999_us": %.2f})", one.times.quantile(0.5),
                 one.times.quantile(0.99), one.times.quantile(0.999));
 }
 
