@@ -16,7 +16,7 @@
 namespace {
 
 struct settings {
-    std::string_view host, engine = "native", handler = "hooks";
+    std::string_view host, engine = "native", descriptors = "own", handler = "hooks";
     long long port = 12345, drain_ms = 5000;
     long long high_mark = static_cast<long long>(tcp::options{}.high_mark);
     long long low_mark = static_cast<long long>(tcp::options{}.low_mark);
@@ -55,6 +55,10 @@ constexpr flag flags[] = {
      .value = "native|epoll|io_uring",
      .help = "input and output (native)",
      .text = &settings::engine},
+    {.name = "--descriptors",
+     .value = "own|direct",
+     .help = "direct: io_uring's, which count against no limit (own)",
+     .text = &settings::descriptors},
     {.name = "--handler",
      .value = "hooks|coroutine",
      .help = "the style of the handler (hooks)",
@@ -213,7 +217,8 @@ int serve(const settings& wanted) {
                      .max_connections_per_address = most(wanted.max_connections_per_address),
                      .idle_timeout = timeout(wanted.idle_timeout_ms),
                      .send_timeout = timeout(wanted.send_timeout_ms),
-                     .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000)}};
+                     .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000),
+                     .direct_descriptors = wanted.descriptors == "direct"}};
     const tcp::stop_on told{
         server, {SIGTERM, SIGINT}, tcp::duration::milliseconds(wanted.drain_ms)};
     const tcp::endpoint bound = server.bind(where(wanted));

@@ -92,6 +92,14 @@ struct options {
     /// few connections whose answers are awaited, and a core to spare. 0 is not at all.
     duration spin = {};
 
+    /// With io_uring: connections have no descriptors of the process's but places in a table of
+    /// each loop's own, as large as the process's limit (`ulimit -n`). So several loops hold
+    /// several times as many connections as the limit allows. Receiving and sending cost no more;
+    /// shutdown_send(), abort() and asking for endpoints cost one more system call. A loop then
+    /// stays on the thread that it first ran on, and connections do not live on over fork(2). Where
+    /// the system does not have it, descriptors are used, and server::engine() says so.
+    bool direct_descriptors = false;
+
     /// TCP_NODELAY: small sends leave at once (tcp(7)).
     bool no_delay = true;
 

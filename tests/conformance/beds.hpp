@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -32,6 +33,11 @@ namespace conformance {
 
 using namespace std::chrono_literals;
 
+/// Whether connections are to have no descriptors: the suite is run on io_uring both ways.
+inline bool with_direct_descriptors() {
+    return std::getenv("TCP_TESTS_DIRECT_DESCRIPTORS") != nullptr;
+}
+
 /// Real sockets on the loopback interface.
 template <class Engine>
 class kernel_bed {
@@ -43,8 +49,9 @@ public:
     using server = tcp::server<Handler, Engine>;
 
     template <class Handler>
-    server<Handler> make(Handler prototype = {}, const tcp::options& options = {}) {
-        return server<Handler>{std::move(prototype), options};
+    server<Handler> make(Handler prototype = {}, tcp::options options = {}) {
+        options.direct_descriptors = with_direct_descriptors();
+        return server<Handler>{std::move(prototype), std::move(options)};
     }
     template <class Server>
     tcp::endpoint listen(Server& s) {

@@ -217,8 +217,9 @@ private:
                 if (tcp::detail::local_endpoint_of(fd) == where &&
                     tcp::detail::remote_endpoint_of(fd) == client.local_endpoint())
                     served.fd = fd;
-            REQUIRE(served.fd >= 0);
             now();
+            if (conformance::with_direct_descriptors()) return std::this_thread::sleep_for(20ms);
+            REQUIRE(served.fd >= 0);
             CHECK(::poll(&served, 1, 20'000) == 1);
         }
     }
@@ -488,6 +489,7 @@ TEST_CASE_TEMPLATE("25 FIN or reset while the high mark pauses it", Bed, countin
                 lab.client.resume_receiving();
                 lab.until([&] { return lab.client.received_size() == reply.size(); });
                 CHECK(difference(lab.client.received(), reply) == "");
+                lab.until([&] { return seen.writables != 0; });
                 CHECK(seen.writables == 1);
             }
             if (user_too) {

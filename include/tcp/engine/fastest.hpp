@@ -42,18 +42,22 @@ public:
         std::error_code why = detail::io_uring::self_test::result();
         if (!why) {
             try {
-                io_uring_ = std::make_unique<io_uring_engine>(settings);
+                std::error_code not_direct;
+                if (settings.direct_descriptors)
+                    not_direct = detail::io_uring::self_test::result_of_direct();
+                io_uring_ = std::make_unique<io_uring_engine>(settings, not_direct);
+                chosen_ = io_uring_->chosen();
             } catch (const std::system_error& e) {  // too much locked memory by now, or descriptors
                 why = e.code();
             }
         }
-        chosen_ = io_uring_engine::name;
         if (!why) return;
         epoll_ = std::make_unique<epoll_engine>(settings);
         chosen_ = std::string{epoll_engine::name} + ", since io_uring gave: " + why.message();
     }
 
-    /// "io_uring"; or "epoll, since io_uring gave: " and the system's words.
+    /// "io_uring"; or "epoll, since io_uring gave: " and the system's words. Where direct
+    /// descriptors were asked for and are not to be had, that and why.
     std::string_view chosen() const noexcept { return chosen_; }
 
     // ---- as engine/concept.hpp says ----

@@ -35,16 +35,16 @@
 #include <tcp/detail/connected_socket.hpp>
 #include <tcp/detail/listeners.hpp>
 #include <tcp/engine/concept.hpp>
+#include <tcp/engine/io_uring/direct_requests.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 #include <tcp/engine/io_uring/receive_buffers.hpp>
-#include <tcp/engine/io_uring/requests.hpp>
 #include <tcp/engine/io_uring/state.hpp>
 #include <tcp/options.hpp>
 
 namespace tcp::inline v0 {
 
 /// Models tcp::engine. Needs Linux 6.1 or later, and that nobody forbids io_uring.
-class io_uring_engine : public detail::listeners, private detail::io_uring::requests {
+class io_uring_engine : public detail::listeners, private detail::io_uring::direct_requests {
     using completion = detail::io_uring::completion;
     using op = detail::io_uring::op;
     using state = detail::io_uring::state;
@@ -54,17 +54,21 @@ public:
     static constexpr bool puts_off = true;
 
     /// Throws std::system_error where io_uring cannot be had, std::bad_alloc when there is no
-    /// memory.
-    [[gnu::cold]] explicit io_uring_engine(const options& settings)
+    /// memory. options::direct_descriptors does nothing where they cannot be had, or the caller
+    /// knows why not.
+    [[gnu::cold]] explicit io_uring_engine(const options& settings, std::error_code not_direct = {})
         : listeners{settings},
-          requests{settings.receive_buffer},
+          direct_requests{settings, not_direct},
           receive_size_{settings.receive_buffer},
           buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
     [[gnu::cold]] ~io_uring_engine() {
         for (std::size_t i = 0; i != states_.size(); ++i)
-            if (states_[i].fd >= 0) ::close(states_[i].fd);
+            if (states_[i].fd >= 0 && !states_[i].in_table) ::close(states_[i].fd);
         ::operator delete(buffer_, aligned);
     }
+
+    /// "io_uring"; where direct descriptors were asked for and are not there, also why not.
+    std::string_view chosen() const noexcept { return chosen_; }
 
     // ---- accepting ----
 
@@ -108,6 +112,7 @@ public:
         }
         state& c = states_[id.slot];
         c = state{socket, id.generation};
+        if (table_.is_open()) put_into_table(id, c);
         ask_for_data(id, c);
         return 0;
     }
@@ -136,18 +141,26 @@ public:
     send_outcome send(connection_id id, std::span<const bytes> pieces) {
         state& c = states_[id.slot];
         if (c.has(full)) return {.is = send_outcome::state::blocked};
-        if (pieces.size() != 1 || pieces[0].size() > most_in_a_request || c.has(bulk))
-            return send_now(id, c, pieces);
-        if (lies_in_shown(pieces[0])) {
-            if (shown_is_held_) return send_now(id, c, pieces);
+        const bool by_itself = pieces.size() == 1 && pieces[0].size() <= most_in_a_request;
+        const int socket = !c.in_table ? c.fd : id == borrower_ ? borrowed_ : -1;
+        if (socket >= 0 && (!by_itself || c.has(bulk))) return send_now(id, c, socket, pieces);
+        if (lies_in_shown(pieces.back())) {
+            if (shown_is_held_) return send_now(id, c, socket, pieces);
             shown_is_held_ = true;
             c.sends_from = shown_id_;
         }
-        ask_to_send(id, c, pieces[0]);
+        if (by_itself)
+            ask_to_send(id, c, pieces[0]);
+        else
+            send_message(id, c, pieces);
         return {.is = send_outcome::state::in_flight};
     }
 
-    void shutdown_send(connection_id id) { ::shutdown(states_[id.slot].fd, SHUT_WR); }
+    void shutdown_send(connection_id id) {
+        const state& c = states_[id.slot];
+        if (c.in_table) return shutdown_in_table(c);
+        ::shutdown(c.fd, SHUT_WR);
+    }
 
     bool close(connection_id id, close_mode mode) {
         state& c = states_[id.slot];
@@ -158,7 +171,7 @@ public:
             return true;
         }
         c.set(closing);
-        if (c.has(sending)) drop_send(id);
+        if (c.has(sending)) withdraw(key_of(id, op::send));
         if ((c.flags & (receive_asked | receive_cancelled)) == receive_asked)
             cancel(id, op::receive);
         if (c.has(readable_asked)) cancel(id, op::readable);
@@ -167,11 +180,11 @@ public:
         return false;
     }
 
-    endpoint local_endpoint(connection_id id) const {
-        return detail::local_endpoint_of(states_[id.slot].fd);
+    endpoint local_endpoint(connection_id id) {
+        return detail::local_endpoint_of(descriptor_of(states_[id.slot]).get());
     }
-    endpoint remote_endpoint(connection_id id) const {
-        return detail::remote_endpoint_of(states_[id.slot].fd);
+    endpoint remote_endpoint(connection_id id) {
+        return detail::remote_endpoint_of(descriptor_of(states_[id.slot]).get());
     }
 
     // ---- time and waiting ----
@@ -236,7 +249,7 @@ private:
             c.clear(receive_cancelled);
         }
         if ((one.flags & detail::io_uring::has_buffer) != 0) {
-            shown_id_ = static_cast<std::uint16_t>(one.flags >> detail::io_uring::buffer_shift);
+            shown_id_ = static_cast<buffer_id>(one.flags >> detail::io_uring::buffer_shift);
             if (one.result > 0 && !c.has(closing)) {
                 shown_ = buffers_.filled(shown_id_, static_cast<std::size_t>(one.result));
                 sink.received(id, shown_);
@@ -264,15 +277,26 @@ private:
     template <class Sink>
     [[gnu::noinline]] void is_readable(connection_id id, state& c, Sink& sink) {
         c.clear(readable_asked);
+        const own_descriptor socket = descriptor_of(c);
+        if (socket.get() < 0) {  // there is none left: in small pieces then
+            c.clear(bulk);
+            return settle(id, c, sink);
+        }
+        const struct loan {
+            connection_id& borrower;
+            ~loan() { borrower = {}; }
+        } until_here{borrower_};
+        borrower_ = id;
+        borrowed_ = socket.get();
         for (int left = most_in_a_row; left != 0 && is(c, id) && c.has(receiving); --left) {
-            const ssize_t n = ::recv(c.fd, buffer_, receive_size_, MSG_DONTWAIT);
+            const ssize_t n = ::recv(socket.get(), buffer_, receive_size_, MSG_DONTWAIT);
             if (n <= 0) {
                 received_nothing(id, c, n == 0 ? 0 : errno, sink);
                 break;
             }
             const std::size_t size = static_cast<std::size_t>(n);
             sink.received(id, {buffer_, size});
-            if (!is(c, id)) return;
+            if (!is(c, id)) break;
             note_size(c, size);
             if (size != receive_size_) break;
         }
@@ -304,7 +328,7 @@ private:
     void sent(connection_id id, int result, Sink& sink) {
         state& c = states_[id.slot];
         c.clear(sending);
-        const std::uint16_t from = std::exchange(c.sends_from, no_buffer);
+        const buffer_id from = std::exchange(c.sends_from, no_buffer);
         if (!c.has(closing)) {
             const bool none = result == -EAGAIN || result == -EINTR;
             if (result == -EAGAIN) wait_for_room(id, c);
@@ -319,6 +343,7 @@ private:
     [[gnu::cold, gnu::noinline]] void happened(op what, connection_id id, const completion& one,
                                                Sink& sink) {
         if (what == op::nothing) return;  // of a cancellation that came too late
+        if (what == op::install) return came_late(one.result);
         if (what == op::accept) return has_clients(id.slot, id.generation, sink);
         if (what == op::wake) {
             if ((one.flags & detail::io_uring::more_to_come) == 0) ask_for_wakes();
@@ -338,7 +363,7 @@ private:
         } else if (what == op::watch && !c.has(closing) && !c.has(broken) &&
                    (events & POLLERR) != 0) {
             c.set(broken);
-            sink.failed(id, detail::error_of(c.fd));
+            sink.failed(id, detail::error_of(descriptor_of(c).get()));
         }
         settle(id, c, sink);
     }
@@ -367,9 +392,10 @@ private:
 
     // ---- sending and closing ----
 
-    [[gnu::noinline]] send_outcome send_now(connection_id id, state& c,
+    [[gnu::noinline]] send_outcome send_now(connection_id id, state& c, int socket,
                                             std::span<const bytes> pieces) {
-        const send_outcome outcome = detail::send_pieces(c.fd, pieces);
+        send_outcome outcome{.is = send_outcome::state::blocked};
+        if (socket >= 0) outcome = detail::send_pieces(socket, pieces);
         if (outcome.is == send_outcome::state::blocked) wait_for_room(id, c);
         return outcome;
     }
@@ -384,15 +410,22 @@ private:
     }
 
     void close_now(state& c) {
-        if (c.has(reset)) detail::reset_on_close(c.fd);
-        ::close(std::exchange(c.fd, -1));
-        c.flags = 0;
+        if (c.in_table) {
+            close_in_table(c);
+        } else {
+            if (c.has(reset)) detail::reset_on_close(c.fd);
+            ::close(c.fd);
+        }
+        c = {};
     }
 
     const std::size_t receive_size_;
     std::byte* const buffer_;  // of bulk connections
     bytes shown_;              // in a received event: what lies in the buffer shown_id_
     bool shown_is_held_ = false;
+    connection_id
+        borrower_;  // in a received event of bulk: has a descriptor, from the table or not
+    int borrowed_ = -1;
 };
 
 static_assert(engine<io_uring_engine>);

@@ -17,9 +17,13 @@ inline constexpr long register_call = 427;
 enum class operation : std::uint8_t {
     nothing = 0,
     poll_add = 6,
+    send_message = 9,
     cancel = 14,
     send = 26,
     receive = 27,
+    shutdown = 34,
+    socket_command = 46,
+    install_descriptor = 54,
 };
 
 /// One request: struct io_uring_sqe.
@@ -35,12 +39,15 @@ struct submission {
     std::uint64_t user_data;
     std::uint16_t buffer_group;
     std::uint16_t personality;
-    std::int32_t file_index;
-    std::uint64_t padding[2];
+    std::uint32_t option_length;  // of a socket_command
+    std::uint64_t option_value;   // of a socket_command
+    std::uint64_t padding;
 };
 static_assert(sizeof(submission) == 64);
 
-inline constexpr std::uint8_t take_provided_buffer = 1 << 5;  // submission::flags
+inline constexpr std::uint8_t registered_file = 1 << 0;  // submission::flags: fd counts in a
+                                                         // table of the ring's
+inline constexpr std::uint8_t take_provided_buffer = 1 << 5;
 inline constexpr std::uint8_t no_completion_of_success = 1 << 6;
 inline constexpr std::uint16_t receive_again_and_again = 1 << 1;  // submission::priority
 inline constexpr std::uint32_t poll_again_and_again = 1 << 0;     // submission::length
@@ -116,7 +123,10 @@ struct kernel_time {
     std::int64_t nanoseconds;
 };
 
-inline constexpr unsigned enable_rings = 12;  // of io_uring_register
+inline constexpr unsigned update_files = 6;  // of io_uring_register
+inline constexpr unsigned probe_operations = 8;
+inline constexpr unsigned enable_rings = 12;
+inline constexpr unsigned register_files = 13;
 inline constexpr unsigned register_buffer_ring = 22;
 
 /// struct io_uring_buf_reg.
@@ -127,6 +137,45 @@ struct buffer_ring_registration {
     std::uint16_t flags;
     std::uint64_t reserved[3];
 };
+
+/// A table of files for the requests of a ring: struct io_uring_rsrc_register.
+struct files_registration {
+    std::uint32_t count;
+    std::uint32_t flags;
+    std::uint64_t reserved;
+    std::uint64_t files;
+    std::uint64_t tags;
+};
+inline constexpr std::uint32_t empty_table = 1 << 0;  // files_registration::flags
+
+/// struct io_uring_files_update.
+struct files_update {
+    std::uint32_t at;
+    std::uint32_t reserved;
+    std::uint64_t descriptors;  // points at them; -1 takes one out
+};
+
+/// Which operations there are: struct io_uring_probe.
+struct operations_probe {
+    std::uint8_t last;
+    std::uint8_t count;
+    std::uint16_t reserved[7];
+    struct {
+        std::uint8_t what;
+        std::uint8_t reserved;
+        std::uint16_t flags;
+        std::uint32_t reserved_too;
+    } operations[64];
+};
+static_assert(sizeof(operations_probe) == 16 + 64 * 8);
+inline constexpr std::uint16_t is_supported = 1 << 0;  // operations_probe::operations
+
+/// What lies in one field of a submission as two, in the order of the addresses.
+constexpr std::uint64_t both(std::uint32_t first, std::uint32_t second) noexcept {
+    return std::endian::native == std::endian::big ? std::uint64_t{first} << 32 | second
+                                                   : std::uint64_t{second} << 32 | first;
+}
+inline constexpr std::uint32_t set_socket_option = 3;  // of a socket_command
 
 /// A buffer for the kernel to fill: struct io_uring_buf. The ring's tail lies where `tail` of the
 /// first one does.

@@ -15,6 +15,7 @@
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/detail/wakeup.hpp>
 #include <tcp/engine/concept.hpp>
+#include <tcp/engine/io_uring/descriptor_table.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 #include <tcp/engine/io_uring/receive_buffers.hpp>
 #include <tcp/engine/io_uring/ring.hpp>
@@ -49,6 +50,13 @@ protected:
         return ring_.ask(what, fd, key);
     }
 
+    /// The same of a connection.
+    submission& ask(operation what, connection_id id, const state& c, op about) {
+        submission& one = ask(what, c.fd, key_of(id, about));
+        if (c.in_table) one.flags = registered_file;
+        return one;
+    }
+
     [[gnu::cold, gnu::noinline]] void submit_now() noexcept {
         buffers_.publish();
         if (ring_.enter({}) != EEXIST || moved_) return;
@@ -60,8 +68,8 @@ protected:
 
     void ask_for_data(connection_id id, state& c) {
         if (c.has(bulk)) return poll(id, c, op::readable, readable_asked, POLLIN, 0);
-        submission& one = ask(operation::receive, c.fd, key_of(id, op::receive));
-        one.flags = take_provided_buffer;
+        submission& one = ask(operation::receive, id, c, op::receive);
+        one.flags |= take_provided_buffer;
         one.priority = receive_again_and_again;
         one.buffer_group = receive_buffers::group;
         c.set(receive_asked);
@@ -70,7 +78,7 @@ protected:
 
     void poll(connection_id id, state& c, op what, flag f, std::uint32_t events,
               std::uint32_t how_often) {
-        submission& one = ask(operation::poll_add, c.fd, key_of(id, what));
+        submission& one = ask(operation::poll_add, id, c, what);
         one.operation_flags = poll_mask(events);
         one.length = how_often;
         c.set(f);
@@ -82,7 +90,7 @@ protected:
     }
 
     void ask_to_send(connection_id id, state& c, bytes data) {
-        submission& one = ask(operation::send, c.fd, key_of(id, op::send));
+        submission& one = ask(operation::send, id, c, op::send);
         one.address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(data.data()));
         one.length = static_cast<std::uint32_t>(data.size());
         one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
@@ -111,10 +119,10 @@ protected:
         one.length = poll_again_and_again;
     }
 
-    /// Takes back a send that has not been handed over yet.
-    [[gnu::cold, gnu::noinline]] void drop_send(connection_id id) {
+    /// Takes back what has not been handed over yet.
+    [[gnu::cold, gnu::noinline]] void withdraw(std::uint64_t key) {
         ring_.each_request([&](submission& one) {
-            if (one.user_data == key_of(id, op::send)) one.what = operation::nothing;
+            if (one.user_data == key) one.what = operation::nothing;
         });
     }
 
@@ -143,12 +151,19 @@ protected:
     /// it. Of a new one is asked what the states say that the kernel has; sends that were not
     /// handed over yet are copied, and what had come to the old one is delivered by the next wait()
     /// (former_). In the child of fork(2) the old one is the parent's, and nothing of it counts.
-    /// Throws std::system_error when there are no descriptors or no memory.
+    /// Throws std::system_error when there are no descriptors or no memory, or when connections are
+    /// in the table of the old one: they cannot be had from there.
     [[gnu::cold, gnu::noinline]] void move_to_this_thread() {
+        for (std::size_t i = 0; i != states_.size(); ++i)
+            if (states_[i].in_table)
+                fail({EEXIST, std::system_category()},
+                     "io_uring: a loop with options::direct_descriptors and connections goes on on "
+                     "the thread and in the process that it began on");
         io_uring::ring fresh;
         int error = fresh.open();
         if (ring_.is_of_another_process()) ring_.forget();
         if (error == 0) error = buffers_.offer_to(fresh, buffers_in_use());
+        if (error == 0 && table_.is_open()) error = table_.open(fresh);
         if (error != 0) fail({error, std::system_category()}, "io_uring_setup");
         former_ = std::move(ring_);
         ring_ = std::move(fresh);
@@ -169,11 +184,12 @@ protected:
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;
     receive_buffers buffers_;
+    descriptor_table table_;  // where options::direct_descriptors asks for it
     wakeup wakeup_;
     slot_array<state, 256> states_;
     slot_array<listener_poll, 4> polls_;
     unsigned accept_polls_ = 0;  // in the kernel, or their completions are still to be delivered
-    std::uint16_t shown_id_ = no_buffer;  // in a received event: what it shows
+    buffer_id shown_id_ = no_buffer;  // in a received event: what it shows
 
 private:
     [[gnu::cold, gnu::noinline]] void make_room() {

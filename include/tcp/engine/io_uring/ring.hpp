@@ -146,6 +146,17 @@ public:
         const std::uint32_t end = load(completion_tail_);
         for (std::uint32_t i = *completion_head_; i != end; ++i) f(results_[i & results_mask_]);
     }
+    /// The result of one that is there, which is of op::nothing from then on; -1 if it is not.
+    [[gnu::cold]] int take_result(std::uint64_t user_data) noexcept {
+        const std::uint32_t end = load(completion_tail_);
+        for (std::uint32_t i = *completion_head_; i != end; ++i) {
+            completion& one = results_[i & results_mask_];
+            if (one.user_data != user_data) continue;
+            one.user_data = 0;
+            return one.result;
+        }
+        return -1;
+    }
     /// The memory of a ring is shared over fork(2).
     bool is_of_another_process() const noexcept { return !enabled_ || owner_ != ::getpid(); }
     void forget() noexcept {
@@ -189,7 +200,7 @@ private:
         mask_ = entries_ - 1;
         submission_head_ = rings_.at<std::uint32_t>(in.head);
         submission_tail_ = rings_.at<std::uint32_t>(in.tail);
-        results_ = rings_.at<const completion>(out.completions);
+        results_ = rings_.at<completion>(out.completions);
         results_mask_ = given.completions - 1;
         completion_head_ = rings_.at<std::uint32_t>(out.head);
         completion_tail_ = rings_.at<const std::uint32_t>(out.tail);
@@ -202,7 +213,7 @@ private:
     mapping rings_;
     mapping space_;
     submission* requests_ = nullptr;
-    const completion* results_ = nullptr;
+    completion* results_ = nullptr;
     std::uint32_t* submission_head_ = nullptr;
     std::uint32_t* submission_tail_ = nullptr;
     std::uint32_t* completion_head_ = nullptr;

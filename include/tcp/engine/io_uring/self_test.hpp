@@ -27,25 +27,34 @@ public:
     /// Nothing where it works; otherwise the error of what was refused, or std::errc::not_supported
     /// for a wrong result. Done once for each process, in some hundred microseconds.
     [[gnu::cold]] static std::error_code result() noexcept {
-        static const std::error_code once = on_own_thread();
+        static const std::error_code once = on_own_thread(&self_test::main<false>);
+        return once;
+    }
+    /// The same with options::direct_descriptors.
+    [[gnu::cold]] static std::error_code result_of_direct() noexcept {
+        static const std::error_code once = on_own_thread(&self_test::main<true>);
         return once;
     }
 
 private:
     // Closing a ring interrupts a system call of the thread that made it: that is not the caller's.
-    [[gnu::cold]] static std::error_code on_own_thread() noexcept {
+    [[gnu::cold]] static std::error_code on_own_thread(void* (*main)(void*)) noexcept {
         std::error_code failure;
         pthread_t thread{};
-        const int error = ::pthread_create(&thread, nullptr, &self_test::main, &failure);
+        const int error = ::pthread_create(&thread, nullptr, main, &failure);
         if (error != 0) return {error, std::system_category()};
         ::pthread_join(thread, nullptr);
         return failure;
     }
 
+    explicit self_test(bool direct)
+        : settings_{.receive_buffer = 4096, .direct_descriptors = direct} {}
+
+    template <bool Direct>
     static void* main(void* failure) noexcept {
         auto& found = *static_cast<std::error_code*>(failure);
         try {
-            if (!self_test{}.works()) found = std::make_error_code(std::errc::not_supported);
+            if (!self_test{Direct}.works()) found = std::make_error_code(std::errc::not_supported);
         } catch (const std::system_error& e) {
             found = e.code();
         } catch (const std::exception&) {
@@ -92,6 +101,7 @@ private:
                 engine_.wait(duration::milliseconds(10), events);
             return holds();
         };
+        if (settings_.direct_descriptors && engine_.chosen() != io_uring_engine::name) return false;
         const descriptor peer = opened(first), silent = opened(second);
         if (::send(peer.get(), text, size, MSG_NOSIGNAL) != size) return false;
         ::shutdown(peer.get(), SHUT_WR);
@@ -106,7 +116,7 @@ private:
                ::recv(peer.get(), got, size, 0) == 0 && ::recv(silent.get(), got, size, 0) == 0;
     }
 
-    const options settings_{.receive_buffer = 4096};
+    const options settings_;
     io_uring_engine engine_{settings_};
 };
 

@@ -18,7 +18,8 @@ enum class op : std::uint8_t {
     watch,
     settle,
     accept,
-    wake
+    wake,
+    install
 };
 
 /// What is true of a connection, in words that the classes of this engine share.
@@ -45,7 +46,8 @@ struct state_flags {
     static constexpr unsigned quiet_unit = 1 << 14;
     static constexpr unsigned quiet_mask = 3 << 14;
 
-    static constexpr std::uint16_t no_buffer = UINT16_MAX;
+    using buffer_id = std::uint8_t;
+    static constexpr buffer_id no_buffer = UINT8_MAX;
 };
 
 /// A connection.
@@ -54,10 +56,11 @@ struct state : state_flags {
     state(int socket, std::uint32_t its_generation) noexcept
         : fd{socket}, generation{its_generation}, flags{receiving} {}
 
-    int fd = -1;
+    int fd = -1;  // or its place in the table of the ring, the number of its slot
     std::uint32_t generation = 0;
     std::uint16_t flags = 0;
-    std::uint16_t sends_from = no_buffer;  // the buffer of the send in flight
+    buffer_id sends_from = no_buffer;  // the buffer of the send in flight
+    bool in_table = false;
 
     bool has(flag f) const noexcept { return (flags & f) != 0; }
     void set(flag f) noexcept { flags = static_cast<std::uint16_t>(flags | f); }

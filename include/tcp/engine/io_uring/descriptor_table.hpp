@@ -1,0 +1,61 @@
+// Files that a ring holds in a table of its own (direct descriptors): its requests name them by
+// their place there, and they count against no limit of the process's.
+#pragma once
+
+#include <sys/resource.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+
+#include <tcp/detail/platform.hpp>
+#include <tcp/engine/io_uring/kernel_interface.hpp>
+#include <tcp/engine/io_uring/ring.hpp>
+
+namespace tcp::inline v0::detail::io_uring {
+
+class descriptor_table {
+public:
+    /// A table with room for as many as the process may have descriptors, the most that the kernel
+    /// gives to one ring. 0, or an errno: EOPNOTSUPP before Linux 6.8, which cannot make a
+    /// descriptor of one in the table.
+    [[gnu::cold]] int open(const ring& r) noexcept {
+        operations_probe known{};
+        constexpr auto needed = static_cast<std::size_t>(operation::install_descriptor);
+        if (::syscall(register_call, r.fd(), probe_operations, &known, 64) != 0) return errno;
+        if ((known.operations[needed].flags & is_supported) == 0) return EOPNOTSUPP;
+        rlimit most{};
+        if (::getrlimit(RLIMIT_NOFILE, &most) != 0) return errno;
+        files_registration wanted{};
+        wanted.count = most.rlim_cur < most_of_a_ring ? static_cast<std::uint32_t>(most.rlim_cur)
+                                                      : most_of_a_ring;
+        wanted.flags = empty_table;
+        if (::syscall(register_call, r.fd(), register_files, &wanted, sizeof wanted) != 0)
+            return errno;
+        size_ = wanted.count;
+        return 0;
+    }
+
+    bool is_open() const noexcept { return size_ != 0; }
+
+    /// Whether it is there now, too.
+    bool put(const ring& r, std::uint32_t at, int fd) noexcept {
+        return at < size_ && update(r, at, fd);
+    }
+    /// Closed, unless there are other descriptors of it.
+    void remove(const ring& r, std::uint32_t at) noexcept { update(r, at, -1); }
+
+private:
+    static constexpr std::uint32_t most_of_a_ring = 1 << 20;
+
+    static bool update(const ring& r, std::uint32_t at, int fd) noexcept {
+        files_update wanted{};
+        wanted.at = at;
+        wanted.descriptors = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&fd));
+        return ::syscall(register_call, r.fd(), update_files, &wanted, 1) == 1;
+    }
+
+    std::uint32_t size_ = 0;
+};
+
+}  // namespace tcp::inline v0::detail::io_uring

@@ -1,0 +1,134 @@
+// What stands in for system calls where the socket of a connection is in the table of the ring
+// (options::direct_descriptors) and has no descriptor.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <tcp/bytes.hpp>
+#include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/platform.hpp>
+#include <tcp/engine/concept.hpp>
+#include <tcp/engine/io_uring/requests.hpp>
+#include <tcp/options.hpp>
+
+namespace tcp::inline v0::detail::io_uring {
+
+class direct_requests : protected requests {
+protected:
+    /// As of requests.
+    [[gnu::cold]] direct_requests(const options& settings, std::error_code not_direct)
+        : requests{settings.receive_buffer} {
+        if (!settings.direct_descriptors) return;
+        if (!not_direct) not_direct.assign(table_.open(ring_), std::system_category());
+        if (not_direct)
+            chosen_ += ", no direct descriptors, since it gave: " + not_direct.message();
+    }
+    ~direct_requests() = default;
+
+    /// The socket is in the table from now on, if there is a place.
+    [[gnu::cold, gnu::noinline]] void put_into_table(connection_id id, state& c) noexcept {
+        if (!table_.put(ring_, id.slot, c.fd)) return;
+        ::close(std::exchange(c.fd, static_cast<int>(id.slot)));
+        c.in_table = true;
+    }
+
+    /// sendmsg(2). Done, and completed, by the call that hands it over, which is made here: what
+    /// describes the pieces may be gone afterwards.
+    [[gnu::cold, gnu::noinline]] void send_message(connection_id id, state& c,
+                                                   std::span<const bytes> pieces) {
+        iovec vector[most_pieces];
+        msghdr message{};
+        message.msg_iov = vector;
+        for (const bytes piece :
+             pieces.first(pieces.size() < most_pieces ? pieces.size() : most_pieces))
+            vector[message.msg_iovlen++] = {const_cast<std::byte*>(piece.data()), piece.size()};
+        submission& one = ask(operation::send_message, id, c, op::send);
+        one.address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&message));
+        one.length = 1;
+        one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+        c.set(sending);
+        do_now(key_of(id, op::send));
+    }
+
+    /// shutdown(2) of the sending side. As a request it would be done later, by a thread.
+    [[gnu::cold, gnu::noinline]] void shutdown_in_table(const state& c) {
+        if (const own_descriptor socket = descriptor_of(c); socket.get() >= 0) {
+            ::shutdown(socket.get(), SHUT_WR);
+            return;
+        }
+        submission& one = ask(operation::shutdown, c.fd, key_of({}, op::nothing));
+        one.flags = registered_file | no_completion_of_success;
+        one.length = SHUT_WR;
+    }
+
+    /// close(2), with a reset if that is wanted.
+    [[gnu::cold, gnu::noinline]] void close_in_table(const state& c) {
+        if (c.has(reset)) {
+            const linger now{.l_onoff = 1, .l_linger = 0};
+            const std::uint64_t key = next_key(op::nothing);
+            submission& one = ask(operation::socket_command, c.fd, key);
+            one.flags = registered_file;
+            one.offset = set_socket_option;
+            one.address = both(SOL_SOCKET, SO_LINGER);
+            one.option_value = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&now));
+            one.option_length = sizeof now;
+            do_now(key);
+        }
+        table_.remove(ring_, static_cast<std::uint32_t>(c.fd));
+    }
+
+    /// A descriptor of a connection, for as long as this lives if it had none.
+    class own_descriptor {
+    public:
+        explicit own_descriptor(int lasting) noexcept : fd_{lasting} {}
+        explicit own_descriptor(descriptor&& made) noexcept
+            : made_{std::move(made)}, fd_{made_.get()} {}
+        /// -1 where there is none left.
+        int get() const noexcept { return fd_; }
+
+    private:
+        descriptor made_;
+        int fd_;
+    };
+    own_descriptor descriptor_of(const state& c) {
+        return c.in_table ? own_descriptor{installed(c)} : own_descriptor{c.fd};
+    }
+
+    /// A descriptor that nobody waits for any more.
+    [[gnu::cold]] static void came_late(int result) noexcept {
+        if (result >= 0) ::close(result);
+    }
+
+    std::string chosen_ = "io_uring";
+
+private:
+    static constexpr std::size_t most_pieces = 64;
+
+    std::uint64_t next_key(op about) noexcept { return key_of({0, ++calls_}, about); }
+
+    [[gnu::cold, gnu::noinline]] descriptor installed(const state& c) {
+        const std::uint64_t key = next_key(op::install);
+        ask(operation::install_descriptor, c.fd, key).flags = registered_file;
+        do_now(key);
+        return descriptor{ring_.take_result(key)};
+    }
+
+    /// Nothing that it points at is looked at by the kernel later.
+    void do_now(std::uint64_t key) {
+        submit_now();
+        if (ring_.has_requests()) withdraw(key);
+    }
+
+    std::uint32_t calls_ = 0;
+};
+
+}  // namespace tcp::inline v0::detail::io_uring
