@@ -17,17 +17,24 @@ class address_limit {
 public:
     constexpr address_limit() noexcept = default;
 
-    // NOLINTNEXTLINE(google-explicit-constructor): a number is one
+    // NOLINTBEGIN(google-explicit-constructor): a number is one
+    template <class Table = detail::address_table<detail::mutex>>
     constexpr address_limit(std::size_t most) noexcept
-        : most_{most}, make_{most != no_limit ? &detail::address_counts::make : nullptr} {}
+        : most_{most}, make_{most != no_limit ? &make_one<Table> : nullptr} {}
+    // NOLINTEND(google-explicit-constructor)
 
     constexpr std::size_t most() const noexcept { return most_; }
 
-    // Only a program that sets a limit names what counts, and has it compiled.
+    // Only a program that sets a limit names what counts, and has it compiled: hence the template.
     detail::address_counts* make() const { return make_ != nullptr ? make_(most_) : nullptr; }
 
 private:
     static constexpr std::size_t no_limit = static_cast<std::size_t>(-1);
+
+    template <class Table>
+    static detail::address_counts* make_one(std::size_t most) {
+        return new Table{most};
+    }
 
     std::size_t most_ = no_limit;
     detail::address_counts* (*make_)(std::size_t) = nullptr;

@@ -13,11 +13,10 @@
 
 namespace tcp::inline v0::detail {
 
-/// Any thread. Apart from what makes one it is used by its virtual functions alone, so that a
-/// program without the limit has nothing of it.
+/// Any thread. It is used by its virtual functions alone, and what implements them is a template:
+/// a program without the limit has nothing of it, and does not compile it either.
 class address_counts {
 public:
-    static address_counts* make(std::size_t most);
     virtual ~address_counts() = default;
 
     /// A place for one more connection of this peer; false when it has as many as it may. Throws
@@ -113,13 +112,14 @@ private:
     std::size_t count_ = 0;
 };
 
+template <class Mutex>
 class address_table final : public address_counts {
 public:
     explicit address_table(std::size_t most) noexcept : most_{most} {}
 
     bool enter(const endpoint& peer) override {
         const address_key key{peer};
-        const mutex::guard lock{mutex_};
+        const typename Mutex::guard lock{mutex_};
         address** const found = find(key);
         address& one = found != nullptr ? **found : addresses_.add(key);
         if (one.count >= most_) return false;
@@ -127,12 +127,12 @@ public:
         return true;
     }
     void leave(const endpoint& peer) noexcept override {
-        const mutex::guard lock{mutex_};
+        const typename Mutex::guard lock{mutex_};
         give_back(address_key{peer});
     }
     void opened(const void* connection, const endpoint& peer) override {
         const address_key key{peer};
-        const mutex::guard lock{mutex_};
+        const typename Mutex::guard lock{mutex_};
         try {
             holders_.add(connection, key);
         } catch (...) {
@@ -141,7 +141,7 @@ public:
         }
     }
     void closed(const void* connection) noexcept override {
-        const mutex::guard lock{mutex_};
+        const typename Mutex::guard lock{mutex_};
         holder** const found = holders_.find(holder::hash_of(connection), [&](const holder& one) {
             return one.connection == connection;
         });
@@ -177,11 +177,9 @@ private:
     }
 
     const std::size_t most_;
-    mutex mutex_;
+    Mutex mutex_;
     chained_table<address> addresses_;
     chained_table<holder> holders_;
 };
-
-inline address_counts* address_counts::make(std::size_t most) { return new address_table{most}; }
 
 }  // namespace tcp::inline v0::detail
