@@ -83,15 +83,7 @@ public:
 
     /// Nothing happens to one that does not wait.
     void stop(timer_node& timer) noexcept {
-        if (!timer.waits()) return;
-        list_node* const before = timer.previous;
-        before->next = timer.next;
-        timer.next->previous = before;
-        if (before == timer.next) {  // the head of its list, which is empty now
-            const auto index = static_cast<std::size_t>(before - heads_);
-            if (index < expired) occupied_[index / slots] &= ~(std::uint64_t{1} << index % slots);
-        }
-        timer.previous = timer.next = nullptr;
+        if (timer.waits()) take_out(timer);
     }
 
     /// When due() has something to do: not later than the first timer, though perhaps earlier.
@@ -130,7 +122,7 @@ private:
 
     static bool empty(const list_node& head) noexcept { return head.next == &head; }
 
-    waiting_list first_list() const noexcept {
+    [[gnu::noinline]] waiting_list first_list() const noexcept {
         if (!empty(heads_[expired])) return {expired, now_};
         for (std::size_t level = 0; level != levels; ++level) {
             if (occupied_[level] == 0) continue;
@@ -141,6 +133,17 @@ private:
         }
         if (empty(heads_[beyond])) return {beyond, never};
         return {beyond, ((now_ >> all_bits) + 1) << all_bits};
+    }
+
+    [[gnu::noinline]] void take_out(timer_node& timer) noexcept {
+        list_node* const before = timer.previous;
+        before->next = timer.next;
+        timer.next->previous = before;
+        if (before == timer.next) {  // the head of its list, which is empty now
+            const auto index = static_cast<std::size_t>(before - heads_);
+            if (index < expired) occupied_[index / slots] &= ~(std::uint64_t{1} << index % slots);
+        }
+        timer.previous = timer.next = nullptr;
     }
 
     /// The list for this tick, as seen from now.
@@ -167,7 +170,7 @@ private:
         }
     }
 
-    void place(timer_node& timer) noexcept {
+    [[gnu::noinline]] void place(timer_node& timer) noexcept {
         const std::size_t index = list_of(timer.due());
         if (index < expired) occupied_[index / slots] |= std::uint64_t{1} << index % slots;
         list_node& head = heads_[index];
