@@ -322,36 +322,43 @@ inline endpoint endpoint::parse(std::string_view text, std::error_code& failure)
 }
 
 [[gnu::cold]] inline detail::sentence endpoint::address_text() const noexcept {
+    detail::sentence result;
     char text[INET6_ADDRSTRLEN] = {};
     switch (family_) {
         case address_family::none: break;
-        case address_family::any: return {"*"};
-        case address_family::ipv4: return {inet_ntop(AF_INET, &v4_.sin_addr, text, sizeof text)};
+        case address_family::any: result.add("*"); break;
+        case address_family::ipv4:
+            result.add(inet_ntop(AF_INET, &v4_.sin_addr, text, sizeof text));
+            break;
         case address_family::ipv6: {
-            inet_ntop(AF_INET6, &v6_.sin6_addr, text, sizeof text);
-            if (v6_.sin6_scope_id == 0) return {text};
+            result.add(inet_ntop(AF_INET6, &v6_.sin6_addr, text, sizeof text));
+            if (v6_.sin6_scope_id == 0) break;
+            result.add("%");
             char name[IF_NAMESIZE] = {};
-            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr) return {text, "%", name};
-            return {text, "%", detail::decimal{v6_.sin6_scope_id}};
+            if (if_indextoname(v6_.sin6_scope_id, name) != nullptr)
+                result.add(name);
+            else
+                result.add(detail::decimal{v6_.sin6_scope_id});
+            break;
         }
-        case address_family::local: {
-            if (path().empty()) break;                    // a client's socket that was never bound
-            if (path()[0] == '@') return {"./", path()};  // not the abstract one of this name
-            detail::sentence result;
+        case address_family::local:  // empty: a client's socket that was never bound
+            if (path().starts_with('@')) result.add("./");  // not the abstract one of this name
             for (const char& c : path()) result.add(c == '\0' ? "@" : std::string_view{&c, 1});
-            return result;
-        }
     }
-    return {};
+    return result;
 }
 
 [[gnu::cold]] inline detail::sentence detail::text_of(const endpoint& where) noexcept {
-    switch (where.family()) {
-        case address_family::none: return {};
-        case address_family::local: return {"unix:", where.address_text()};
-        case address_family::ipv6: return {"[", where.address_text(), "]:", decimal{where.port()}};
-        default: return {where.address_text(), ":", decimal{where.port()}};
-    }
+    sentence text;
+    const bool local = where.family() == address_family::local;
+    const bool ipv6 = where.family() == address_family::ipv6;
+    if (!where) return text;
+    text.add(local ? "unix:" : ipv6 ? "[" : "");
+    text.add(where.address_text());
+    if (local) return text;
+    text.add(ipv6 ? "]:" : ":");
+    text.add(decimal{where.port()});
+    return text;
 }
 
 inline std::string endpoint::address() const { return address_text().str(); }

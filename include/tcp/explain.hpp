@@ -122,6 +122,12 @@ struct cause {
     return {call, where ? " " : "", text};
 }
 
+/// Throws that.
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_at(const char* call, const endpoint& where,
+                                                           std::error_code failure) {
+    fail(failure, explain(call, where, failure));
+}
+
 }  // namespace detail
 
 /// Why bind() failed on this endpoint, and the cure, without what `failure.message()` says: for

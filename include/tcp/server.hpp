@@ -93,7 +93,7 @@ public:
     [[gnu::cold]] endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
-        if (failure) detail::fail(failure, detail::explain("bind", where, failure));
+        if (failure) detail::fail_at("bind", where, failure);
         return bound;
     }
     endpoint bind(int port) { return bind(endpoint{port}); }
@@ -113,7 +113,7 @@ public:
         std::error_code failure;
         endpoint last;
         const endpoint bound = bind_all(where, failure, last);
-        if (failure && last) detail::fail(failure, detail::explain("bind", last, failure));
+        if (failure && last) detail::fail_at("bind", last, failure);
         if (failure) detail::fail(failure, detail::sentence{"bind ", detail::quoted(where)});
         return bound;
     }
@@ -161,7 +161,7 @@ public:
         std::error_code failure;
         endpoint last;
         listen_all(backlog, failure, last);
-        if (failure) detail::fail(failure, detail::explain("listen", last, failure));
+        if (failure) detail::fail_at("listen", last, failure);
     }
     void listen(int backlog, std::error_code& failure) {
         endpoint last;
