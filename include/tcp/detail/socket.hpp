@@ -13,25 +13,22 @@
 
 namespace tcp::inline v0::detail {
 
-/// The endpoint at this end of a socket; empty where the system does not know it (getsockname(2)).
-/// Of a socket that listens on a bare port it says [::]: the listener knows better.
-inline endpoint local_endpoint_of(int fd) noexcept {
+/// The endpoint that this system call tells; empty where it fails.
+[[gnu::noinline]] inline endpoint endpoint_of(int fd,
+                                              int (*call)(int, sockaddr*, socklen_t*)) noexcept {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
     auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    return ::getsockname(fd, generic, &size) == 0 ? endpoint::from_sockaddr(generic, size)
-                                                  : endpoint{};
+    return call(fd, generic, &size) == 0 ? endpoint::from_sockaddr(generic, size) : endpoint{};
 }
+
+/// The endpoint at this end of a socket; empty where the system does not know it (getsockname(2)).
+/// Of a socket that listens on a bare port it says [::]: the listener knows better.
+inline endpoint local_endpoint_of(int fd) noexcept { return endpoint_of(fd, ::getsockname); }
 
 /// The endpoint at the other end; empty where the system does not know it, as after a reset
 /// (getpeername(2)).
-inline endpoint remote_endpoint_of(int fd) noexcept {
-    sockaddr_storage address{};
-    socklen_t size = sizeof address;
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    return ::getpeername(fd, generic, &size) == 0 ? endpoint::from_sockaddr(generic, size)
-                                                  : endpoint{};
-}
+inline endpoint remote_endpoint_of(int fd) noexcept { return endpoint_of(fd, ::getpeername); }
 
 /// What a unix-domain endpoint is bound to: a path, or NUL and an abstract name; empty for none.
 inline std::string_view name_of(const endpoint& where) noexcept {

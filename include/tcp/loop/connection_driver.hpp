@@ -200,22 +200,16 @@ private:
         try {
             s = &table_.take(*this);
             team_.opened(s, peer);
-        } catch (const std::bad_alloc&) {
+            handlers_.make(&s->handler);
+            return s;
+        } catch (...) {
             if (s != nullptr)
-                table_.release(*s);
+                give_back(*s);
             else
                 team_.not_opened(peer);
             engine_.refuse(socket);
             return nullptr;
         }
-        try {
-            handlers_.make(&s->handler);
-        } catch (...) {
-            give_back(*s);
-            engine_.refuse(socket);
-            return nullptr;
-        }
-        return s;
     }
     // A send in flight has ended.
     void took(slot_type& s, std::size_t count) {

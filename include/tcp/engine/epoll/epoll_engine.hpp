@@ -80,14 +80,14 @@ public:
     // ---- connections ----
 
     int open(connection_id id, int socket) {
-        int error = 0;
+        constexpr std::uint32_t all = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+        int error = ENOMEM;
         try {
-            if (id.slot >= none) throw std::bad_alloc{};
-            states_.grow_to(id.slot);
-            error =
-                set_.add(socket, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, key_of(id));
-        } catch (const std::bad_alloc&) {
-            error = ENOMEM;
+            if (id.slot < none) {
+                states_.grow_to(id.slot);
+                error = set_.add(socket, all, key_of(id));
+            }
+        } catch (const std::bad_alloc&) {  // that is what it says already
         }
         if (error != 0) {
             ::close(socket);
