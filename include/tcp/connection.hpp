@@ -232,7 +232,7 @@ private:
     }
 
     // The first reason stays; but a reset replaces a close that is not done yet.
-    void end(closed_by by, std::uint32_t how) noexcept {
+    [[gnu::noinline]] void end(closed_by by, std::uint32_t how) noexcept {
         if ((flags_ & finished) != 0) return;
         std::uint32_t settled = abort_wanted | send_failed;
         if ((how & reset_wanted) == 0) settled |= close_wanted;

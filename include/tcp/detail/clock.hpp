@@ -10,7 +10,7 @@
 namespace tcp::inline v0::detail {
 
 /// CLOCK_MONOTONIC, clock_gettime(2).
-inline duration monotonic_now() noexcept {
+[[gnu::noinline]] inline duration monotonic_now() noexcept {
     timespec t{};
     ::clock_gettime(CLOCK_MONOTONIC, &t);
     return duration::nanoseconds(static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec);

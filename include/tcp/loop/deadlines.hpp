@@ -121,7 +121,7 @@ private:
     static constexpr std::int64_t ticks_of_a_second = 1'000;
     static constexpr std::int64_t window = 5 * ticks_of_a_second;
 
-    static std::int64_t ticks(duration length) noexcept {
+    [[gnu::cold, gnu::noinline]] static std::int64_t ticks(duration length) noexcept {
         const tick exact = tick_from(length);
         return exact > INT32_MAX / 2 ? never : exact;
     }
