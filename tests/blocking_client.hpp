@@ -79,6 +79,9 @@ public:
         return n == 0 || (n < 0 && errno == ECONNRESET);
     }
 
+    /// The errno of the last receive that failed; 0 where the peer ended in order.
+    int error() const noexcept { return error_; }
+
 private:
     /// The result of a system call that no signal interrupted.
     template <class Call>
@@ -89,12 +92,15 @@ private:
         }
     }
     ssize_t receive(char* to, std::size_t size) const {
-        return again([&] { return ::recv(fd_.get(), to, size, 0); });
+        const ssize_t n = again([&] { return ::recv(fd_.get(), to, size, 0); });
+        error_ = n < 0 ? errno : 0;
+        return n;
     }
 
     tcp::detail::descriptor fd_;
     bool connected_ = false;
     bool refused_ = false;
+    mutable int error_ = 0;
 };
 
 }  // namespace tests

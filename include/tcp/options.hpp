@@ -94,10 +94,13 @@ struct options {
 
     /// With io_uring: connections have no descriptors of the process's but places in a table of
     /// each loop's own, as large as the process's limit (`ulimit -n`). So several loops hold
-    /// several times as many connections as the limit allows. Receiving and sending cost no more;
-    /// shutdown_send(), abort() and asking for endpoints cost one more system call. A loop then
-    /// stays on the thread that it first ran on, and connections do not live on over fork(2). Where
-    /// the system does not have it, descriptors are used, and server::engine() says so.
+    /// several times as many connections as the limit allows. Messages of some kilobytes cost no
+    /// more; opening a connection, shutdown_send(), asking for an endpoint, and each half megabyte
+    /// of what comes at once cost two more system calls. A loop with connections stays on the
+    /// thread that it first ran on: elsewhere, run() and its like throw, and a server that is
+    /// destroyed there ends them with FIN even where something was unsent. In the child of fork(2)
+    /// they end. Where the system does not have it, or is older than Linux 6.14, descriptors are
+    /// used, and server::engine() says so.
     bool direct_descriptors = false;
 
     /// TCP_NODELAY: small sends leave at once (tcp(7)).

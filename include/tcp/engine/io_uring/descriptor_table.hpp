@@ -17,13 +17,11 @@ namespace tcp::inline v0::detail::io_uring {
 class descriptor_table {
 public:
     /// A table with room for as many as the process may have descriptors, the most that the kernel
-    /// gives to one ring. 0, or an errno: EOPNOTSUPP before Linux 6.8, which cannot make a
-    /// descriptor of one in the table.
+    /// gives to one ring. 0, or an errno: EOPNOTSUPP where a connection that is closed would stay
+    /// open for as long as another one waits.
     [[gnu::cold]] int open(const ring& r) noexcept {
-        operations_probe known{};
-        constexpr auto needed = static_cast<std::size_t>(operation::install_descriptor);
-        if (::syscall(register_call, r.fd(), probe_operations, &known, 64) != 0) return errno;
-        if ((known.operations[needed].flags & is_supported) == 0) return EOPNOTSUPP;
+        size_ = 0;
+        if (!r.lets_go_at_once()) return EOPNOTSUPP;
         rlimit most{};
         if (::getrlimit(RLIMIT_NOFILE, &most) != 0) return errno;
         files_registration wanted{};

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,8 +30,9 @@ protected:
         : requests{settings.receive_buffer} {
         if (!settings.direct_descriptors) return;
         if (!not_direct) not_direct.assign(table_.open(ring_), std::system_category());
-        if (not_direct)
-            chosen_ += ", no direct descriptors, since it gave: " + not_direct.message();
+        if (!not_direct) return;
+        not_direct_ = not_direct;
+        chosen_ += ", no direct descriptors, since it gave: " + not_direct.message();
     }
     ~direct_requests() = default;
 
@@ -59,30 +61,21 @@ protected:
         do_now(key_of(id, op::send));
     }
 
-    /// shutdown(2) of the sending side. As a request it would be done later, by a thread.
-    [[gnu::cold, gnu::noinline]] void shutdown_in_table(const state& c) {
+    /// shutdown(2) of the sending side. As a request it is done later, by a thread.
+    [[gnu::cold, gnu::noinline]] void shutdown_in_table(connection_id id, state& c) {
         if (const own_descriptor socket = descriptor_of(c); socket.get() >= 0) {
             ::shutdown(socket.get(), SHUT_WR);
             return;
         }
-        submission& one = ask(operation::shutdown, c.fd, key_of({}, op::nothing));
-        one.flags = registered_file | no_completion_of_success;
-        one.length = SHUT_WR;
+        ask(operation::shutdown, id, c, op::settle).length = SHUT_WR;
+        c.set(settles);
     }
 
     /// close(2), with a reset if that is wanted.
     [[gnu::cold, gnu::noinline]] void close_in_table(const state& c) {
-        if (c.has(reset)) {
-            const linger now{.l_onoff = 1, .l_linger = 0};
-            const std::uint64_t key = next_key(op::nothing);
-            submission& one = ask(operation::socket_command, c.fd, key);
-            one.flags = registered_file;
-            one.offset = set_socket_option;
-            one.address = both(SOL_SOCKET, SO_LINGER);
-            one.option_value = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&now));
-            one.option_length = sizeof now;
-            do_now(key);
-        }
+        if (c.has(reset) && !set_reset(c))
+            if (const own_descriptor socket = descriptor_of(c); socket.get() >= 0)
+                reset_on_close(socket.get());
         table_.remove(ring_, static_cast<std::uint32_t>(c.fd));
     }
 
@@ -108,24 +101,53 @@ protected:
         if (result >= 0) ::close(result);
     }
 
+    std::error_code not_direct_;
     std::string chosen_ = "io_uring";
 
 private:
     static constexpr std::size_t most_pieces = 64;
 
-    std::uint64_t next_key(op about) noexcept { return key_of({0, ++calls_}, about); }
+    // setsockopt(2), SO_LINGER.
+    bool set_reset(const state& c) {
+        const linger now{.l_onoff = 1, .l_linger = 0};
+        const std::uint64_t key = next_key(op::option);
+        submission& one = ask(operation::socket_command, c.fd, key);
+        one.flags = registered_file;
+        one.offset = both(set_socket_option, 0);
+        one.address = both(SOL_SOCKET, SO_LINGER);
+        one.option_value = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&now));
+        one.option_length = sizeof now;
+        return result_of(key) == 0;
+    }
 
     [[gnu::cold, gnu::noinline]] descriptor installed(const state& c) {
         const std::uint64_t key = next_key(op::install);
         ask(operation::install_descriptor, c.fd, key).flags = registered_file;
-        do_now(key);
-        return descriptor{ring_.take_result(key)};
+        return descriptor{result_of(key)};
     }
+
+    std::uint64_t next_key(op about) noexcept { return key_of({0, ++calls_}, about); }
 
     /// Nothing that it points at is looked at by the kernel later.
     void do_now(std::uint64_t key) {
         submit_now();
         if (ring_.has_requests()) withdraw(key);
+    }
+
+    /// Does it now. Its result, or -1 where that is not to be had. Where there is no room for its
+    /// completion, the kernel holds it back until there is.
+    int result_of(std::uint64_t key) {
+        do_now(key);
+        for (int result = -1;;) {
+            if (ring_.take_result(key, result)) return result;
+            if (!ring_.full_of_completions()) return -1;
+            try {
+                ring_.set_aside();
+            } catch (const std::bad_alloc&) {
+                return -1;
+            }
+            submit_now();
+        }
     }
 
     std::uint32_t calls_ = 0;

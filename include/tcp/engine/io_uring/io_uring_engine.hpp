@@ -70,6 +70,9 @@ public:
     /// "io_uring"; where direct descriptors were asked for and are not there, also why not.
     std::string_view chosen() const noexcept { return chosen_; }
 
+    /// Why direct descriptors that were asked for are not there; nothing where they are.
+    std::error_code not_direct() const noexcept { return not_direct_; }
+
     // ---- accepting ----
 
     int arm_accept(listener_id id, accept_mode mode) {
@@ -157,8 +160,8 @@ public:
     }
 
     void shutdown_send(connection_id id) {
-        const state& c = states_[id.slot];
-        if (c.in_table) return shutdown_in_table(c);
+        state& c = states_[id.slot];
+        if (c.in_table) return shutdown_in_table(id, c);
         ::shutdown(c.fd, SHUT_WR);
     }
 
@@ -277,6 +280,7 @@ private:
     template <class Sink>
     [[gnu::noinline]] void is_readable(connection_id id, state& c, Sink& sink) {
         c.clear(readable_asked);
+        if (!c.has(receiving)) return settle(id, c, sink);
         const own_descriptor socket = descriptor_of(c);
         if (socket.get() < 0) {  // there is none left: in small pieces then
             c.clear(bulk);
@@ -342,7 +346,7 @@ private:
     template <class Sink>
     [[gnu::cold, gnu::noinline]] void happened(op what, connection_id id, const completion& one,
                                                Sink& sink) {
-        if (what == op::nothing) return;  // of a cancellation that came too late
+        if (what == op::nothing || what == op::option) return;  // a cancellation that came too late
         if (what == op::install) return came_late(one.result);
         if (what == op::accept) return has_clients(id.slot, id.generation, sink);
         if (what == op::wake) {

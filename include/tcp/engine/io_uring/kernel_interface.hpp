@@ -103,6 +103,7 @@ inline constexpr std::uint32_t one_mapping = 1 << 0;  // parameters::features
 inline constexpr std::uint32_t nothing_dropped = 1 << 1;
 inline constexpr std::uint32_t submissions_copied = 1 << 2;
 inline constexpr std::uint32_t waits_take_arguments = 1 << 8;
+inline constexpr std::uint32_t reads_have_attributes = 1 << 16;  // Linux 6.14
 
 inline constexpr std::int64_t rings_at = 0;  // offsets for mmap(2)
 inline constexpr std::int64_t submissions_at = 0x1000'0000;
@@ -124,7 +125,6 @@ struct kernel_time {
 };
 
 inline constexpr unsigned update_files = 6;  // of io_uring_register
-inline constexpr unsigned probe_operations = 8;
 inline constexpr unsigned enable_rings = 12;
 inline constexpr unsigned register_files = 13;
 inline constexpr unsigned register_buffer_ring = 22;
@@ -154,21 +154,6 @@ struct files_update {
     std::uint32_t reserved;
     std::uint64_t descriptors;  // points at them; -1 takes one out
 };
-
-/// Which operations there are: struct io_uring_probe.
-struct operations_probe {
-    std::uint8_t last;
-    std::uint8_t count;
-    std::uint16_t reserved[7];
-    struct {
-        std::uint8_t what;
-        std::uint8_t reserved;
-        std::uint16_t flags;
-        std::uint32_t reserved_too;
-    } operations[64];
-};
-static_assert(sizeof(operations_probe) == 16 + 64 * 8);
-inline constexpr std::uint16_t is_supported = 1 << 0;  // operations_probe::operations
 
 /// What lies in one field of a submission as two, in the order of the addresses.
 constexpr std::uint64_t both(std::uint32_t first, std::uint32_t second) noexcept {

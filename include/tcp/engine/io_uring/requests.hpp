@@ -122,7 +122,10 @@ protected:
     /// Takes back what has not been handed over yet.
     [[gnu::cold, gnu::noinline]] void withdraw(std::uint64_t key) {
         ring_.each_request([&](submission& one) {
-            if (one.user_data == key) one.what = operation::nothing;
+            if (one.user_data != key) return;
+            one = {};
+            one.fd = -1;
+            if (op_of(key) == op::send) one.user_data = key;  // nothing was sent
         });
     }
 
@@ -141,7 +144,13 @@ protected:
     /// An errno of ring::enter(): goes on, on a ring of this thread where the other was another's,
     /// or throws std::system_error.
     [[gnu::cold, gnu::noinline]] void heed(int error) {
-        if (error == EEXIST) return move_to_this_thread();
+        if (error == EEXIST) {
+            if (!ring_.is_of_another_process() && has_in_table())
+                fail({EEXIST, std::system_category()},
+                     "io_uring: a loop with options::direct_descriptors has connections, so it "
+                     "must go on on the thread that it began on");
+            return move_to_this_thread();
+        }
         const bool passing =
             error == ETIME || error == EINTR || error == EAGAIN || error == EBUSY || error == EBADR;
         if (!passing) fail({error, std::system_category()}, "io_uring_enter");
@@ -151,19 +160,14 @@ protected:
     /// it. Of a new one is asked what the states say that the kernel has; sends that were not
     /// handed over yet are copied, and what had come to the old one is delivered by the next wait()
     /// (former_). In the child of fork(2) the old one is the parent's, and nothing of it counts.
-    /// Throws std::system_error when there are no descriptors or no memory, or when connections are
-    /// in the table of the old one: they cannot be had from there.
+    /// Connections in its table cannot be had from there: they end. Throws std::system_error when
+    /// there are no descriptors or no memory.
     [[gnu::cold, gnu::noinline]] void move_to_this_thread() {
-        for (std::size_t i = 0; i != states_.size(); ++i)
-            if (states_[i].in_table)
-                fail({EEXIST, std::system_category()},
-                     "io_uring: a loop with options::direct_descriptors and connections goes on on "
-                     "the thread and in the process that it began on");
         io_uring::ring fresh;
         int error = fresh.open();
         if (ring_.is_of_another_process()) ring_.forget();
         if (error == 0) error = buffers_.offer_to(fresh, buffers_in_use());
-        if (error == 0 && table_.is_open()) error = table_.open(fresh);
+        if (error == 0 && table_.is_open()) table_.open(fresh);  // or descriptors from now on
         if (error != 0) fail({error, std::system_category()}, "io_uring_setup");
         former_ = std::move(ring_);
         ring_ = std::move(fresh);
@@ -192,6 +196,8 @@ protected:
     buffer_id shown_id_ = no_buffer;  // in a received event: what it shows
 
 private:
+    static constexpr int no_descriptor = INT32_MAX;  // whatever is asked of it fails
+
     [[gnu::cold, gnu::noinline]] void make_room() {
         submit_now();
         if (ring_.full()) fail({ENOMEM, std::system_category()}, "io_uring_enter");
@@ -221,8 +227,15 @@ private:
         if (what == op::watch) states_[id.slot].clear(watched);
     }
 
+    bool has_in_table() const noexcept {
+        for (std::size_t i = 0; i != states_.size(); ++i)
+            if (states_[i].in_table) return true;
+        return false;
+    }
+
     void ask_again(state& c, std::size_t slot) {
         if (c.fd < 0) return;
+        if (std::exchange(c.in_table, false)) c.fd = no_descriptor;
         const connection_id id{static_cast<std::uint32_t>(slot), c.generation};
         const std::uint16_t before = c.flags;
         constexpr unsigned gone =

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <system_error>
+#include <vector>
 
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/platform.hpp>
@@ -86,10 +87,15 @@ public:
         constexpr std::uint32_t needed =
             one_mapping | nothing_dropped | submissions_copied | waits_take_arguments;
         if ((wanted.features & needed) != needed) return ENOSYS;
+        lets_go_at_once_ = (wanted.features & reads_have_attributes) != 0;
         return map(wanted);
     }
 
     int fd() const noexcept { return fd_.get(); }
+
+    /// Whether what is taken out of a table of files is let go at once. Before Linux 6.13 a request
+    /// that waits, of any file of the ring's, kept it. (What tells such a kernel came with 6.14.)
+    bool lets_go_at_once() const noexcept { return lets_go_at_once_; }
 
     /// Calls f(const submission&) for each that was asked for and has not been submitted.
     template <class F>
@@ -133,38 +139,59 @@ public:
     /// Calls f(const completion&) for each that is there now.
     template <class F>
     void each_completion(F f) {
-        std::uint32_t head = *completion_head_;
-        for (const std::uint32_t end = load(completion_tail_); head != end;) {
+        if (!aside_.empty()) [[unlikely]]
+            each_set_aside(f);
+        const std::uint32_t end = load(completion_tail_);
+        for (std::uint32_t head; static_cast<std::int32_t>(end - (head = *completion_head_)) > 0;) {
             const completion one = results_[head & results_mask_];
-            store(completion_head_, ++head);
+            store(completion_head_, head + 1);
             f(one);
         }
+        if (!aside_.empty()) [[unlikely]]
+            each_set_aside(f);
     }
     /// The same, and they stay.
     template <class F>
     void look_at_completions(F f) const {
+        for (std::size_t i = aside_next_; i < aside_.size(); ++i) f(aside_[i]);
         const std::uint32_t end = load(completion_tail_);
         for (std::uint32_t i = *completion_head_; i != end; ++i) f(results_[i & results_mask_]);
     }
-    /// The result of one that is there, which is of op::nothing from then on; -1 if it is not.
-    [[gnu::cold]] int take_result(std::uint64_t user_data) noexcept {
-        const std::uint32_t end = load(completion_tail_);
-        for (std::uint32_t i = *completion_head_; i != end; ++i) {
-            completion& one = results_[i & results_mask_];
+    /// Finds the result of one that is there, which is of op::nothing from then on. The last ones
+    /// are looked at first.
+    [[gnu::cold]] bool take_result(std::uint64_t user_data, int& result) noexcept {
+        for (std::uint32_t i = load(completion_tail_); i != *completion_head_; --i) {
+            completion& one = results_[(i - 1) & results_mask_];
             if (one.user_data != user_data) continue;
             one.user_data = 0;
-            return one.result;
+            result = one.result;
+            return true;
         }
-        return -1;
+        return false;
+    }
+    bool full_of_completions() const noexcept {
+        return load(completion_tail_) - *completion_head_ > results_mask_;
+    }
+    /// Makes room for completions by keeping those that are there, in order, for the next
+    /// each_completion(). Throws std::bad_alloc.
+    [[gnu::cold, gnu::noinline]] void set_aside() {
+        while (*completion_head_ != load(completion_tail_)) {
+            aside_.push_back(results_[*completion_head_ & results_mask_]);
+            store(completion_head_, *completion_head_ + 1);
+        }
     }
     /// The memory of a ring is shared over fork(2).
     bool is_of_another_process() const noexcept { return !enabled_ || owner_ != ::getpid(); }
     void forget() noexcept {
         completion_tail_ = completion_head_;
         tail_ = load(submission_head_);
+        aside_.clear();
+        aside_next_ = 0;
     }
 
-    bool has_completions() const noexcept { return *completion_head_ != load(completion_tail_); }
+    bool has_completions() const noexcept {
+        return *completion_head_ != load(completion_tail_) || !aside_.empty();
+    }
 
 private:
     static std::uint32_t load(const std::uint32_t* word) noexcept {
@@ -172,6 +199,16 @@ private:
     }
     static void store(std::uint32_t* word, std::uint32_t value) noexcept {
         __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    }
+
+    template <class F>
+    [[gnu::cold, gnu::noinline]] void each_set_aside(F f) {
+        while (aside_next_ != aside_.size()) {
+            const completion one = aside_[aside_next_++];
+            f(one);
+        }
+        aside_.clear();
+        aside_next_ = 0;
     }
 
     [[gnu::cold, gnu::noinline]] int enable() noexcept {
@@ -210,6 +247,8 @@ private:
     }
 
     descriptor fd_;
+    std::vector<completion> aside_;  // before what is in the ring
+    std::size_t aside_next_ = 0;
     mapping rings_;
     mapping space_;
     submission* requests_ = nullptr;
@@ -223,6 +262,7 @@ private:
     std::uint32_t results_mask_ = 0;
     std::uint32_t tail_ = 0;  // of the submissions that were asked for
     bool enabled_ = false;
+    bool lets_go_at_once_ = false;
     pid_t owner_ = 0;  // the process that uses it, once enabled
 };
 

@@ -19,7 +19,8 @@ enum class op : std::uint8_t {
     settle,
     accept,
     wake,
-    install
+    install,
+    option
 };
 
 /// What is true of a connection, in words that the classes of this engine share.
