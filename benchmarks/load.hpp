@@ -7,8 +7,9 @@
 // the kernel gives to TCP); the rest waits its turn in the client, which counts as a part of its
 // latency.
 //
-// Beside them there may be connections that only sit there, and one that floods: it sends as much
-// as its socket takes and reads what comes back, in pieces, so that the others get their turns.
+// With `ping_every` the loop is open: each connection sends one message in each such time, whether
+// or not the one before has come back (up to --in-flight). Beside them there may be connections
+// that only sit there, and one that floods.
 #pragma once
 
 #include <arpa/inet.h>
@@ -20,7 +21,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <memory>
 
+#include "flood.hpp"
 #include "latencies.hpp"
 #include "pattern.hpp"
 #include "process.hpp"
@@ -31,8 +34,9 @@ struct shape {
     std::size_t connections = 1;
     std::size_t message = 64;  // bytes
     std::size_t in_flight = 1;
-    std::size_t idle = 0;  // more connections, on which nothing is sent
-    bool flood = false;    // one more, which floods in the rounds that ask for it
+    std::size_t idle = 0;         // more connections, on which nothing is sent
+    std::int64_t ping_every = 0;  // nanoseconds, of each connection; 0 for a closed loop
+    bool flood = false;           // one more, which floods in the rounds that ask for it
 };
 
 struct round_result {
@@ -75,12 +79,13 @@ class load {
 public:
     load(std::uint16_t port, shape wanted)
         : shape_(wanted),
-          connections_(wanted.connections + wanted.idle + wanted.flood),
+          connections_(wanted.connections + wanted.idle),
           granted_at_(wanted.connections * wanted.in_flight) {
         epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
         if (epoll_ < 0) fail("epoll_create1");
         try {
             for (std::size_t i = 0; i < connections_.size(); ++i) connect(i, port);
+            if (wanted.flood) flood_ = std::make_unique<flood>(connect_to(port), pattern_);
         } catch (...) {
             close_all();
             throw;
@@ -94,41 +99,42 @@ public:
     /// Sends for so long, then lets what was begun come back: between rounds the server has nothing
     /// to do. The time in the result includes that. Throws when a byte is wrong, the server closes,
     /// or nothing moves for 10 s.
-    round_result run(std::chrono::nanoseconds length, latencies& into, bool flood = false) {
+    round_result run(std::chrono::nanoseconds length, latencies& into, bool flooded = false) {
         const std::int64_t start = now_nanoseconds();
         const std::int64_t end = start + length.count();
         into_ = &into;
         messages_ = 0;
-        flood_bytes_ = 0;
         granting_ = true;
-        for (std::size_t i = 0; i < shape_.connections; ++i) {
+        if (flooded) flood_->begin();
+        next_ping_ = start;
+        for (std::size_t i = 0; i < shape_.connections && !pings(); ++i) {
             grant(i, shape_.in_flight, now_nanoseconds());
             send_granted(i);
         }
-        if (flood && shape_.flood) begin_flood();
         epoll_event events[256];
-        while (outstanding_ > 0) {
-            const int count = ::epoll_wait(epoll_, events, 256, 10'000);
-            if (count == 0) throw std::runtime_error("the server did not answer for 10 s");
-            if (count < 0 && errno != EINTR) fail("epoll_wait");
+        while (outstanding_ > 0 || (pings() && granting_)) {
+            const int count = wait(events);
+            std::int64_t now = now_nanoseconds();
+            if (granting_ && now >= end) revoke();
+            if (granting_ && pings()) ping(now);
             for (int i = 0; i < count; ++i) {
-                const std::int64_t now = now_nanoseconds();
+                now = now_nanoseconds();
                 if (granting_ && now >= end) revoke();
                 const std::size_t which = events[i].data.u64;
-                if (flooding_ && which == connections_.size() - 1) {
-                    serve_flood(events[i].events);
-                    continue;
-                }
                 if ((events[i].events & EPOLLOUT) != 0) connections_[which].blocked = false;
                 serve(which, now);
             }
         }
-        return {messages_, now_nanoseconds() - start, flood_bytes_};
+        round_result result{messages_, now_nanoseconds() - start};
+        if (flooded) {
+            result.flood_bytes = flood_->bytes();
+            flood_->end();
+        }
+        return result;
     }
 
 private:
     static constexpr std::size_t piece = pattern::longest;  // the most that one system call moves
-    static constexpr std::size_t flood_piece = 65'536;
     static constexpr std::size_t most_out = 1'073'741'824;
 
     struct connection {
@@ -148,14 +154,38 @@ private:
     void connect(std::size_t i, std::uint16_t port) {
         connections_[i].socket = connect_to(port);
         // Edge-triggered: one registration for the connection's life, no event handled twice.
-        watch(i, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT | EPOLLET);
+        epoll_event event{};
+        event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+        event.data.u64 = i;
+        if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, connections_[i].socket, &event) != 0)
+            fail("epoll_ctl");
     }
 
-    void watch(std::size_t i, int how, std::uint32_t events) const {
-        epoll_event event{};
-        event.events = events;
-        event.data.u64 = i;
-        if (::epoll_ctl(epoll_, how, connections_[i].socket, &event) != 0) fail("epoll_ctl");
+    bool pings() const noexcept { return shape_.ping_every != 0; }
+
+    // Until something came, or it is time for the next ping.
+    int wait(epoll_event (&events)[256]) const {
+        const bool waits = !(pings() && granting_);
+        const std::int64_t left =
+            waits ? 10'000'000'000 : std::max<std::int64_t>(next_ping_ - now_nanoseconds(), 0);
+        const timespec most{left / 1'000'000'000, left % 1'000'000'000};
+        const int count = ::epoll_pwait2(epoll_, events, 256, &most, nullptr);
+        if (count == 0 && waits) throw std::runtime_error("the server did not answer for 10 s");
+        if (count < 0 && errno != EINTR) fail("epoll_pwait2");
+        return count;
+    }
+
+    // What is late counts from when it should have been.
+    void ping(std::int64_t now) {
+        for (; next_ping_ <= now; ++pings_) {
+            const std::size_t i = pings_ % shape_.connections;
+            const connection& peer = connections_[i];
+            if (peer.granted - peer.received < shape_.in_flight * shape_.message) {
+                grant(i, 1, next_ping_);
+                send_granted(i);
+            }
+            next_ping_ += shape_.ping_every / static_cast<std::int64_t>(shape_.connections);
+        }
     }
 
     void grant(std::size_t i, std::size_t messages, std::int64_t now) noexcept {
@@ -177,40 +207,6 @@ private:
             outstanding_ -= peer.granted / shape_.message - begun;
             peer.granted = begun * shape_.message;
         }
-        if (flooding_) watch(connections_.size() - 1, EPOLL_CTL_MOD, EPOLLIN);
-    }
-
-    // The flood counts as one message that is out until all of it has come back. Level-triggered:
-    // the kernel gives the others their turns between its pieces.
-    void begin_flood() {
-        flooding_ = true;
-        ++outstanding_;
-        watch(connections_.size() - 1, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
-    }
-
-    void serve_flood(std::uint32_t events) {
-        const std::size_t i = connections_.size() - 1;
-        connection& peer = connections_[i];
-        if ((events & ~std::uint32_t{EPOLLOUT}) != 0) {
-            const ssize_t count = ::recv(peer.socket, buffer_.data(), flood_piece, 0);
-            if (count < 0 && errno != EAGAIN && errno != EINTR) fail("recv");
-            if (count == 0) throw std::runtime_error("the server closed a connection");
-            if (count > 0) {
-                check(i, static_cast<std::size_t>(count));
-                peer.received += static_cast<std::uint64_t>(count);
-                flood_bytes_ += static_cast<std::uint64_t>(count);
-            }
-        }
-        if (granting_ && (events & EPOLLOUT) != 0) {
-            const ssize_t count =
-                ::send(peer.socket, pattern_.at(i, peer.sent), flood_piece, MSG_NOSIGNAL);
-            if (count < 0 && errno != EAGAIN && errno != EINTR) fail("send");
-            if (count > 0) peer.sent += static_cast<std::uint64_t>(count);
-        }
-        if (granting_ || peer.received < peer.sent) return;
-        flooding_ = false;
-        peer.granted = peer.sent;
-        --outstanding_;
     }
 
     void serve(std::size_t i, std::int64_t now) {
@@ -247,7 +243,7 @@ private:
             into_->record(now - granted_at_[i * shape_.in_flight + m % shape_.in_flight]);
         messages_ += after - before;
         outstanding_ -= after - before;
-        if (granting_) grant(i, after - before, now);
+        if (granting_ && !pings()) grant(i, after - before, now);
     }
 
     void send_granted(std::size_t i) {
@@ -273,13 +269,14 @@ private:
     std::vector<std::int64_t>
         granted_at_;  // of each message in flight, connection after connection
     pattern pattern_;
+    std::unique_ptr<flood> flood_;
     std::vector<char> buffer_ = std::vector<char>(piece);
     latencies* into_ = nullptr;
     std::uint64_t messages_ = 0;
-    std::uint64_t flood_bytes_ = 0;
     std::uint64_t outstanding_ = 0;
     bool granting_ = false;
-    bool flooding_ = false;
+    std::int64_t next_ping_ = 0;
+    std::uint64_t pings_ = 0;
     int epoll_ = -1;
 };
 

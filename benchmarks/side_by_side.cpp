@@ -9,6 +9,7 @@
 // fails is left out of what follows, and the reason takes the place of its figures. Google
 // Benchmark is not the harness here: it times one function at a time, and these are interleaved.
 //
+// With --ping-ms each connection sends one message in each such time, in an open loop.
 // With --flood each round has two halves, without the flood ("quiet") and with it. With --churn a
 // message is a connection. With --idle-bytes=N it prints the memory for each of N idle connections.
 #include <cstdio>
@@ -178,6 +179,11 @@ bool take(const std::string& argument, settings& into) {
         bench::take(argument, "--starts=", into.starts) ||
         bench::take(argument, "--idle-bytes=", into.idle_bytes))
         return true;
+    std::size_t ping_ms = 0;
+    if (bench::take(argument, "--ping-ms=", ping_ms)) {
+        shape.ping_every = static_cast<std::int64_t>(ping_ms) * 1'000'000;
+        return true;
+    }
     if (argument == "--flood") return shape.flood = true;
     if (argument == "--churn") return into.churn = true;
     const std::size_t equals = argument.find('=');
@@ -192,11 +198,12 @@ int main(int argc, char** argv) try {
     settings given;
     for (int i = 1; i < argc; ++i)
         if (!take(argv[i], given)) {
-            std::fprintf(stderr,
-                         "side_by_side: %s is not understood; write NAME=COMMAND for each server, "
-                         "--connections=N, --message=BYTES, --in-flight=N, --idle=N, --flood, "
-                         "--churn, --idle-bytes=N, --rounds=N, --round-ms=N or --starts=N\n",
-                         argv[i]);
+            std::fprintf(
+                stderr,
+                "side_by_side: %s is not understood; write NAME=COMMAND for each server, "
+                "--connections=N, --message=BYTES, --in-flight=N, --idle=N, --ping-ms=N, "
+                "--flood, --churn, --idle-bytes=N, --rounds=N, --round-ms=N or --starts=N\n",
+                argv[i]);
             return 2;
         }
     bench::raise_descriptor_limit();

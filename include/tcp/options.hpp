@@ -29,7 +29,7 @@ struct options {
     std::size_t receive_limit = 1024 * 1024;
 
     /// The most that one on_data is shown. One such buffer serves all connections of a loop; one
-    /// that fills it four times in a row lets others have their turn.
+    /// that fills it lets others have their turn.
     std::size_t receive_buffer = 512 * 1024;
 
     /// How many loops run() serves with, each on a thread of its own; the first on the thread that
