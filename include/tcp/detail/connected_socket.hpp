@@ -46,9 +46,10 @@ inline int error_of(int socket) noexcept {
     return {again ? send_outcome::state::done : send_outcome::state::blocked, 0, taken};
 }
 
-/// Sends the first of these pieces with one call, without waiting. sendmsg(2).
-[[gnu::noinline]] inline send_outcome send_pieces(int socket,
-                                                  std::span<const bytes> pieces) noexcept {
+/// Sends the first of these pieces with one call of `send_message(const msghdr&)`, which gives what
+/// sendmsg(2) does.
+template <class F>
+send_outcome send_pieces_by(F send_message, std::span<const bytes> pieces) {
     constexpr std::size_t most = 64;
     iovec vector[most];
     std::size_t count = 0;
@@ -60,9 +61,19 @@ inline int error_of(int socket) noexcept {
     msghdr message{};
     message.msg_iov = vector;
     message.msg_iovlen = count;
-    const ssize_t n = ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = send_message(message);
     if (n == wanted) return {.taken = static_cast<std::size_t>(n)};
     return fell_short(n, errno);
+}
+
+/// The same of a descriptor, without waiting.
+[[gnu::noinline]] inline send_outcome send_pieces(int socket,
+                                                  std::span<const bytes> pieces) noexcept {
+    return send_pieces_by(
+        [&](const msghdr& message) {
+            return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        },
+        pieces);
 }
 
 }  // namespace tcp::inline v0::detail

@@ -2,8 +2,6 @@
 // (options::direct_descriptors) and has no descriptor.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +13,7 @@
 #include <utility>
 
 #include <tcp/bytes.hpp>
+#include <tcp/detail/connected_socket.hpp>
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/platform.hpp>
 #include <tcp/engine/concept.hpp>
@@ -43,22 +42,24 @@ protected:
         c.in_table = true;
     }
 
-    /// sendmsg(2). Done, and completed, by the call that hands it over, which is made here: what
-    /// describes the pieces may be gone afterwards.
-    [[gnu::cold, gnu::noinline]] void send_message(connection_id id, state& c,
-                                                   std::span<const bytes> pieces) {
-        iovec vector[most_pieces];
-        msghdr message{};
-        message.msg_iov = vector;
-        for (const bytes piece :
-             pieces.first(pieces.size() < most_pieces ? pieces.size() : most_pieces))
-            vector[message.msg_iovlen++] = {const_cast<std::byte*>(piece.data()), piece.size()};
-        submission& one = ask(operation::send_message, id, c, op::send);
-        one.address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&message));
-        one.length = 1;
-        one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-        c.set(sending);
-        do_now(key_of(id, op::send));
+    /// sendmsg(2), without waiting.
+    [[gnu::cold, gnu::noinline]] send_outcome send_message(const state& c,
+                                                           std::span<const bytes> pieces) {
+        return send_pieces_by(
+            [&](const msghdr& message) -> ssize_t {
+                const std::uint64_t key = next_key(op::option);
+                submission& one = ask(operation::send_message, c.fd, key);
+                one.flags = registered_file;
+                one.address =
+                    static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&message));
+                one.length = 1;
+                one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+                const int result = result_of(key);
+                if (result >= 0) return result;
+                errno = result == -ECANCELED ? EAGAIN : -result;
+                return -1;
+            },
+            pieces);
     }
 
     /// shutdown(2) of the sending side. As a request it is done later, by a thread.
@@ -105,8 +106,6 @@ protected:
     std::string chosen_ = "io_uring";
 
 private:
-    static constexpr std::size_t most_pieces = 64;
-
     // setsockopt(2), SO_LINGER.
     bool set_reset(const state& c) {
         const linger now{.l_onoff = 1, .l_linger = 0};
@@ -128,23 +127,19 @@ private:
 
     std::uint64_t next_key(op about) noexcept { return key_of({0, ++calls_}, about); }
 
-    /// Nothing that it points at is looked at by the kernel later.
-    void do_now(std::uint64_t key) {
+    /// Does it now: nothing that it points at is looked at by the kernel later. Its result;
+    /// -ECANCELED where it was not done, -ENOMEM where that cannot be known. Where there is no room
+    /// for its completion, the kernel holds it back until there is.
+    int result_of(std::uint64_t key) {
         submit_now();
         if (ring_.has_requests()) withdraw(key);
-    }
-
-    /// Does it now. Its result, or -1 where that is not to be had. Where there is no room for its
-    /// completion, the kernel holds it back until there is.
-    int result_of(std::uint64_t key) {
-        do_now(key);
-        for (int result = -1;;) {
+        for (int result = -ECANCELED;;) {
             if (ring_.take_result(key, result)) return result;
-            if (!ring_.full_of_completions()) return -1;
+            if (!ring_.full_of_completions()) return -ECANCELED;
             try {
                 ring_.set_aside();
             } catch (const std::bad_alloc&) {
-                return -1;
+                return -ENOMEM;
             }
             submit_now();
         }

@@ -146,16 +146,13 @@ public:
         if (c.has(full)) return {.is = send_outcome::state::blocked};
         const bool by_itself = pieces.size() == 1 && pieces[0].size() <= most_in_a_request;
         const int socket = !c.in_table ? c.fd : id == borrower_ ? borrowed_ : -1;
-        if (socket >= 0 && (!by_itself || c.has(bulk))) return send_now(id, c, socket, pieces);
-        if (lies_in_shown(pieces.back())) {
+        if (!by_itself || (socket >= 0 && c.has(bulk))) return send_now(id, c, socket, pieces);
+        if (lies_in_shown(pieces[0])) {
             if (shown_is_held_) return send_now(id, c, socket, pieces);
             shown_is_held_ = true;
             c.sends_from = shown_id_;
         }
-        if (by_itself)
-            ask_to_send(id, c, pieces[0]);
-        else
-            send_message(id, c, pieces);
+        ask_to_send(id, c, pieces[0]);
         return {.is = send_outcome::state::in_flight};
     }
 
@@ -402,8 +399,8 @@ private:
 
     [[gnu::noinline]] send_outcome send_now(connection_id id, state& c, int socket,
                                             std::span<const bytes> pieces) {
-        send_outcome outcome{.is = send_outcome::state::blocked};
-        if (socket >= 0) outcome = detail::send_pieces(socket, pieces);
+        const send_outcome outcome =
+            socket >= 0 ? detail::send_pieces(socket, pieces) : send_message(c, pieces);
         if (outcome.is == send_outcome::state::blocked) wait_for_room(id, c);
         return outcome;
     }
