@@ -82,11 +82,7 @@ private:
     bool receive(std::size_t i) {
         connection& peer = open_[i];
         char buffer[most];
-        const ssize_t count = ::recv(peer.socket, buffer, sizeof buffer, 0);
-        if (count < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-        if (count < 0) fail("recv");
-        if (count == 0) throw std::runtime_error("the server closed a connection");
-        const auto size = static_cast<std::size_t>(count);
+        const std::size_t size = receive_from(peer.socket, buffer);
         if (peer.received + size > shape_.message ||
             std::memcmp(buffer, pattern_.at(peer.number, peer.received), size) != 0)
             throw std::runtime_error("a short connection got back other bytes than it sent");

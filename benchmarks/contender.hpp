@@ -118,4 +118,19 @@ bool take(std::string_view argument, std::string_view name, Number& into, Number
     return error == std::errc{} && end == text.data() + text.size() && into >= least;
 }
 
+/// How long, how often, and with how many new processes is measured.
+struct pacing {
+    int rounds = 24;
+    int round_ms = 150;
+    int starts = 6;
+
+    bool take(std::string_view argument) {
+        return bench::take(argument, "--rounds=", rounds) ||
+               bench::take(argument, "--round-ms=", round_ms) ||
+               bench::take(argument, "--starts=", starts);
+    }
+    std::chrono::milliseconds round() const { return std::chrono::milliseconds(round_ms); }
+    int rounds_of_a_start() const { return std::max(1, rounds / starts); }
+};
+
 }  // namespace bench

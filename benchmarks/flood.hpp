@@ -4,7 +4,6 @@
 // does.
 #pragma once
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
@@ -19,15 +18,14 @@
 #include <thread>
 #include <vector>
 
+#include "client_socket.hpp"
 #include "pattern.hpp"
-#include "process.hpp"
 
 namespace bench {
 
 class flood {
 public:
-    /// A socket that is connected and does not block, and closed at the end.
-    flood(int socket, const pattern& bytes) : socket_(socket), pattern_(bytes) {}
+    flood(std::uint16_t port, const pattern& bytes) : socket_(connect_to(port)), pattern_(bytes) {}
     flood(const flood&) = delete;
     flood& operator=(const flood&) = delete;
     ~flood() {
@@ -74,11 +72,7 @@ private:
     }
 
     void receive() {
-        const ssize_t count = ::recv(socket_, buffer_.data(), buffer_.size(), 0);
-        if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
-        if (count < 0) fail("recv");
-        if (count == 0) throw std::runtime_error("the server closed a connection");
-        const auto size = static_cast<std::size_t>(count);
+        const std::size_t size = receive_from(socket_, buffer_);
         if (received_ + size > sent_ ||
             std::memcmp(buffer_.data(), pattern_.at(0, received_), size) != 0)
             throw std::runtime_error("the flood got back other bytes than it sent");

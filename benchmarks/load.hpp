@@ -12,17 +12,14 @@
 // that only sit there, and one that floods.
 #pragma once
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
 
+#include "client_socket.hpp"
 #include "flood.hpp"
 #include "latencies.hpp"
 #include "pattern.hpp"
@@ -51,29 +48,6 @@ inline std::int64_t now_nanoseconds() noexcept {
     return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-/// A connection to 127.0.0.1.
-inline int connect_to(std::uint16_t port) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (socket < 0) fail("socket (`ulimit -n` may be too low)");
-    const timeval patience{.tv_sec = 10, .tv_usec = 0};
-    ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-        ::close(socket);
-        fail("connect");
-    }
-    const int on = 1;
-    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    // Closed with RST: thousands of ports in TIME_WAIT would be missing to the next load.
-    const linger reset{.l_onoff = 1, .l_linger = 0};
-    ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    ::fcntl(socket, F_SETFL, O_NONBLOCK);
-    return socket;
-}
-
 /// Connections to one server on 127.0.0.1, kept open over any number of rounds.
 class load {
 public:
@@ -85,7 +59,7 @@ public:
         if (epoll_ < 0) fail("epoll_create1");
         try {
             for (std::size_t i = 0; i < connections_.size(); ++i) connect(i, port);
-            if (wanted.flood) flood_ = std::make_unique<flood>(connect_to(port), pattern_);
+            if (wanted.flood) flood_ = std::make_unique<flood>(port, pattern_);
         } catch (...) {
             close_all();
             throw;
@@ -212,15 +186,11 @@ private:
     void serve(std::size_t i, std::int64_t now) {
         connection& peer = connections_[i];
         for (;;) {
-            const ssize_t count = ::recv(peer.socket, buffer_.data(), buffer_.size(), 0);
-            if (count < 0 && errno == EINTR) continue;
-            if (count < 0 && errno == EAGAIN) break;
-            if (count < 0) fail("recv");
-            if (count == 0) throw std::runtime_error("the server closed a connection");
-            check(i, static_cast<std::size_t>(count));
-            finish(i, static_cast<std::size_t>(count), now);
-            if (static_cast<std::size_t>(count) < buffer_.size())
-                break;  // drained: what comes next is a new edge
+            const std::size_t count = receive_from(peer.socket, buffer_);
+            if (count == 0) break;
+            check(i, count);
+            finish(i, count, now);
+            if (count < buffer_.size()) break;  // drained: what comes next is a new edge
         }
         send_granted(i);
     }

@@ -16,9 +16,7 @@
 namespace {
 
 struct settings {
-    int rounds = 24;
-    int round_ms = 150;
-    int starts = 6;
+    bench::pacing pacing;
     std::string ours = "echo_server --host 127.0.0.1 --port 0 --engine epoll";
     std::string floor = "floor_epoll 0";
 };
@@ -38,14 +36,13 @@ constexpr double cpu_target = 1.05;
 void compare(benchmark::State& state, const settings& given, bench::shape shape, std::string name,
              std::vector<comparison>& results) try {
     const bench::placement cores = bench::place();
-    const std::chrono::milliseconds length(given.round_ms);
+    const std::chrono::milliseconds length = given.pacing.round();
     bench::contender<> ours(given.ours, shape, cores.server);
     bench::contender<> floor(given.floor, shape, cores.server);
     bench::series of_ours, of_floor;
-    const int rounds_of_a_start = std::max(1, given.rounds / given.starts);
     bool ours_first = true;
     for (int round = 0; auto _ : state) {
-        if (round++ % rounds_of_a_start == 0) {
+        if (round++ % given.pacing.rounds_of_a_start() == 0) {
             ours.start(length);
             floor.start(length);
         }
@@ -106,10 +103,7 @@ int main(int argc, char** argv) {
     benchmark::Initialize(&argc, argv);  // takes its own flags out
     settings given;
     for (int i = 1; i < argc; ++i) {
-        if (bench::take(argv[i], "--rounds=", given.rounds) ||
-            bench::take(argv[i], "--round-ms=", given.round_ms) ||
-            bench::take(argv[i], "--starts=", given.starts) ||
-            bench::take(argv[i], "--ours=", given.ours) ||
+        if (given.pacing.take(argv[i]) || bench::take(argv[i], "--ours=", given.ours) ||
             bench::take(argv[i], "--floor=", given.floor))
             continue;
         std::fprintf(
@@ -133,7 +127,7 @@ int main(int argc, char** argv) {
                     [&given, shape, name, &results](benchmark::State& state) {
                         compare(state, given, shape, name, results);
                     })
-                    ->Iterations(given.rounds)
+                    ->Iterations(given.pacing.rounds)
                     ->UseManualTime()
                     ->Unit(benchmark::kMicrosecond);
             }

@@ -23,9 +23,7 @@ namespace {
 
 struct settings {
     bench::shape shape;
-    int rounds = 24;
-    int round_ms = 150;
-    int starts = 6;
+    bench::pacing pacing;
     std::size_t idle_bytes = 0;
     bool churn = false;
     std::vector<std::pair<std::string, std::string>> servers;  // name and command
@@ -106,7 +104,7 @@ void for_each(Entrants& entrants, bool turned, Deed deed) {
 
 template <class Load>
 void compare(const settings& given) {
-    const std::chrono::milliseconds length(given.round_ms);
+    const std::chrono::milliseconds length = given.pacing.round();
     const auto warm_up = 2 * length;  // a just-in-time compiler needs some
     const bench::shape& shape = given.shape;
     std::vector<std::unique_ptr<entrant<Load>>> all;
@@ -117,9 +115,10 @@ void compare(const settings& given) {
     ::getrlimit(RLIMIT_NOFILE, &descriptors);
     const std::size_t for_each_server = shape.connections + shape.idle + 8;
     const bool together = all.size() * for_each_server < descriptors.rlim_cur;
-    const int rounds_of_a_start = std::max(1, given.rounds / given.starts);
-    for (int round = 0; round < given.rounds; round += rounds_of_a_start) {
-        const int end = std::min(given.rounds, round + rounds_of_a_start);
+    const int rounds = given.pacing.rounds;
+    const int rounds_of_a_start = given.pacing.rounds_of_a_start();
+    for (int round = 0; round < rounds; round += rounds_of_a_start) {
+        const int end = std::min(rounds, round + rounds_of_a_start);
         const auto play = [&](entrant<Load>& one) { one.round(length, shape.flood); };
         if (together) {
             for (const auto& one : all) one->start(warm_up);
@@ -173,10 +172,7 @@ bool take(const std::string& argument, settings& into) {
     if (bench::take(argument, "--connections=", shape.connections) ||
         bench::take(argument, "--message=", shape.message) ||
         bench::take(argument, "--in-flight=", shape.in_flight) ||
-        bench::take(argument, "--idle=", shape.idle) ||
-        bench::take(argument, "--rounds=", into.rounds) ||
-        bench::take(argument, "--round-ms=", into.round_ms) ||
-        bench::take(argument, "--starts=", into.starts) ||
+        bench::take(argument, "--idle=", shape.idle) || into.pacing.take(argument) ||
         bench::take(argument, "--idle-bytes=", into.idle_bytes))
         return true;
     std::size_t ping_ms = 0;

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -53,6 +52,12 @@ void set_descriptor_limit(std::size_t most) {
 bool is_there() {
     return tcp::server<tcp::echo, tcp::fastest_engine>{tcp::echo{}, direct()}.engine() ==
            "io_uring";
+}
+
+bool skipped() {
+    if (is_there()) return false;
+    MESSAGE(tests::findings::skipped, "direct descriptors");
+    return true;
 }
 
 /// A process with many clients: each echoes when it has connected, and again when all have.
@@ -214,17 +219,15 @@ TEST_CASE("without a table they have descriptors, and the server says why") {
         using namespace tcp::detail::io_uring;
         if (!tests::refuse_call(register_call, 1, static_cast<int>(register_files), ENOMEM))
             return found.not_permitted("seccomp");
-        const auto serves = [&](auto server) {
-            const std::string said{server.engine()};
-            found.check(said == std::string{none} + "Cannot allocate memory", said);
-            const tcp::endpoint where = server.bind("127.0.0.1:0");
-            server.listen();
-            std::thread runner{[&] { server.run(); }};
-            found.check(blocking_client{where}.echoes("hello"), "no echo");
-            server.stop();
-            runner.join();
-        };
-        serves(echo_server{tcp::echo{}, direct()});
+        echo_server server{tcp::echo{}, direct()};
+        const std::string said{server.engine()};
+        found.check(said == std::string{none} + "Cannot allocate memory", said);
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        std::thread runner{[&] { server.run(); }};
+        found.check(blocking_client{where}.echoes("hello"), "no echo");
+        server.stop();
+        runner.join();
     });
     tests::in_child([](tests::findings& found) {
         using namespace tcp::detail::io_uring;
@@ -237,10 +240,7 @@ TEST_CASE("without a table they have descriptors, and the server says why") {
 }
 
 TEST_CASE("a loop with them stays on its thread") {
-    if (!is_there()) {
-        MESSAGE("not permitted here: direct descriptors");
-        return;
-    }
+    if (skipped()) return;
     constexpr std::size_t count = 500;  // more than there is room for requests
     std::optional<echo_server> server{std::in_place, tcp::echo{}, direct()};
     const tcp::endpoint where = server->bind("127.0.0.1:0");
@@ -267,10 +267,7 @@ TEST_CASE("a loop with them stays on its thread") {
 }
 
 TEST_CASE("in the child of fork(2) they end, and the child serves others") {
-    if (!is_there()) {
-        MESSAGE("not permitted here: direct descriptors");
-        return;
-    }
+    if (skipped()) return;
     echo_server server{tcp::echo{}, direct()};
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
@@ -297,10 +294,7 @@ TEST_CASE("their ends leave at once, whoever waits, and a reset is one") {
             peer.close();
         }
     };
-    if (!is_there()) {
-        MESSAGE("not permitted here: direct descriptors");
-        return;
-    }
+    if (skipped()) return;
     tcp::server<ending, tcp::io_uring_engine> server{ending{}, direct()};
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
@@ -324,10 +318,7 @@ TEST_CASE("a thousand that say where they were when they end keep no descriptor"
             *known += peer.local_endpoint() ? 1 : 0;
         }
     };
-    if (!is_there()) {
-        MESSAGE("not permitted here: direct descriptors");
-        return;
-    }
+    if (skipped()) return;
     constexpr std::size_t count = 3000;
     const std::size_t descriptors = tests::open_descriptors().size();
     std::size_t known = 0;

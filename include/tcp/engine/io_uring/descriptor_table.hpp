@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <cstdint>
 
 #include <tcp/detail/platform.hpp>
@@ -49,7 +48,7 @@ private:
     static bool update(const ring& r, std::uint32_t at, int fd) noexcept {
         files_update wanted{};
         wanted.at = at;
-        wanted.descriptors = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&fd));
+        wanted.descriptors = address_of(&fd);
         return ::syscall(register_call, r.fd(), update_files, &wanted, 1) == 1;
     }
 

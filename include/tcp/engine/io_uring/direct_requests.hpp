@@ -8,7 +8,6 @@
 #include <new>
 #include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -47,11 +46,9 @@ protected:
                                                            std::span<const bytes> pieces) {
         return send_pieces_by(
             [&](const msghdr& message) -> ssize_t {
-                const std::uint64_t key = next_key(op::option);
-                submission& one = ask(operation::send_message, c.fd, key);
-                one.flags = registered_file;
-                one.address =
-                    static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&message));
+                const std::uint64_t key = next_key(op::call);
+                submission& one = ask_now(operation::send_message, c, key);
+                one.address = address_of(&message);
                 one.length = 1;
                 one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
                 const int result = result_of(key);
@@ -109,23 +106,29 @@ private:
     // setsockopt(2), SO_LINGER.
     bool set_reset(const state& c) {
         const linger now{.l_onoff = 1, .l_linger = 0};
-        const std::uint64_t key = next_key(op::option);
-        submission& one = ask(operation::socket_command, c.fd, key);
-        one.flags = registered_file;
+        const std::uint64_t key = next_key(op::call);
+        submission& one = ask_now(operation::socket_command, c, key);
         one.offset = both(set_socket_option, 0);
         one.address = both(SOL_SOCKET, SO_LINGER);
-        one.option_value = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&now));
+        one.option_value = address_of(&now);
         one.option_length = sizeof now;
         return result_of(key) == 0;
     }
 
     [[gnu::cold, gnu::noinline]] descriptor installed(const state& c) {
         const std::uint64_t key = next_key(op::install);
-        ask(operation::install_descriptor, c.fd, key).flags = registered_file;
+        ask_now(operation::install_descriptor, c, key);
         return descriptor{result_of(key)};
     }
 
     std::uint64_t next_key(op about) noexcept { return key_of({0, ++calls_}, about); }
+
+    /// Of one in the table, with a key of its own, by which result_of() finds what it gave.
+    submission& ask_now(operation what, const state& c, std::uint64_t key) {
+        submission& one = ask(what, c.fd, key);
+        one.flags = registered_file;
+        return one;
+    }
 
     /// Does it now: nothing that it points at is looked at by the kernel later. Its result;
     /// -ECANCELED where it was not done, -ENOMEM where that cannot be known. Where there is no room

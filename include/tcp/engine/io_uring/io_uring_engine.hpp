@@ -29,6 +29,8 @@
 #include <cstdint>
 #include <new>
 #include <span>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <tcp/detail/clock.hpp>
@@ -347,7 +349,7 @@ private:
     template <class Sink>
     [[gnu::cold, gnu::noinline]] void happened(op what, connection_id id, const completion& one,
                                                Sink& sink) {
-        if (what == op::nothing || what == op::option) return;  // a cancellation that came too late
+        if (what == op::nothing || what == op::call) return;  // nobody waits for it any more
         if (what == op::install) return came_late(one.result);
         if (what == op::accept) return has_clients(id.slot, id.generation, sink);
         if (what == op::wake) {

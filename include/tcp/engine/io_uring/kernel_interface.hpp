@@ -26,6 +26,11 @@ enum class operation : std::uint8_t {
     install_descriptor = 54,
 };
 
+/// A pointer as the kernel takes it.
+inline std::uint64_t address_of(const void* at) noexcept {
+    return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(at));
+}
+
 /// One request: struct io_uring_sqe.
 struct submission {
     operation what;

@@ -88,9 +88,6 @@ private:
     static constexpr std::size_t place_of(std::uint16_t id) noexcept {
         return std::size_t{id} * most_size;
     }
-    static std::uint64_t address_of(const void* at) noexcept {
-        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(at));
-    }
 
     mapping memory_;
     mapping offered_;  // the ring of those that the kernel may fill

@@ -91,7 +91,7 @@ protected:
 
     void ask_to_send(connection_id id, state& c, bytes data) {
         submission& one = ask(operation::send, id, c, op::send);
-        one.address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(data.data()));
+        one.address = address_of(data.data());
         one.length = static_cast<std::uint32_t>(data.size());
         one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
         c.set(sending);

@@ -129,8 +129,7 @@ public:
         const std::int64_t ns = timeout.nanoseconds();
         kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
         wait_argument argument{};
-        if (timeout != duration::max())
-            argument.timeout = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&time));
+        if (timeout != duration::max()) argument.timeout = address_of(&time);
         const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
                                  get_events | extended_argument, &argument, sizeof argument);
         return n < 0 ? errno : 0;

@@ -20,7 +20,7 @@ enum class op : std::uint8_t {
     accept,
     wake,
     install,
-    option
+    call
 };
 
 /// What is true of a connection, in words that the classes of this engine share.
