@@ -2,6 +2,8 @@
 // accepting, which each engine does in its own way.
 #pragma once
 
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <system_error>
 #include <utility>
@@ -49,15 +51,12 @@ protected:
         listener socket;
         bool armed = false;
         bool one = false;
-        int at_once = 1;  // how many to accept in a batch
     };
 
-    /// Accepts for an armed listener that has something: one, and more where there were as many as
-    /// that the last time. accept(2).
+    /// Accepts for an armed listener that has something: those that wait now. accept(2).
     template <class Sink, class Engine>
     [[gnu::cold, gnu::noinline]] void accept_some(std::uint32_t id, Sink& sink, Engine& engine) {
-        const int most = listeners_[id].at_once;
-        for (int i = 0; i != most; ++i) {
+        for (unsigned left = waiting(listeners_[id].socket.get()); left != 0; --left) {
             listener_state& l = listeners_[id];
             if (!l.armed) return;
             sockaddr_storage peer;
@@ -69,17 +68,12 @@ protected:
                 if (l.one) engine.pause_accept(id);
                 sink.accepted(id, socket, endpoint::from_sockaddr(address, size));
             } else if (errno == EAGAIN) {
-                l.at_once = 1;
                 return;
             } else if (errno != EINTR) {
                 sink.accept_failed(id, errno);
             }
         }
-        // There were as many as were asked for: ask for more in the next batch.
-        if (most < most_accepts) listeners_[id].at_once = most * 2;
     }
-
-    static constexpr int most_accepts = 64;
 
     [[gnu::cold]] explicit listeners(const options& settings) noexcept : settings_{settings} {}
     ~listeners() = default;
@@ -90,6 +84,19 @@ protected:
     bool has_local_ = false;  // some listener is a unix-domain one
 
 private:
+    static constexpr unsigned most_accepts = 64;  // in a row
+
+    /// How many wait in the queue of a listening socket, 1 to 64; 64 where it does not say, as a
+    /// unix-domain one. An accept4(2) that finds none makes a socket first: 3.3 microseconds, this
+    /// 0.4. tcp(7), TCP_INFO: of a listening socket the kernel gives the queue as tcpi_unacked.
+    [[gnu::cold]] static unsigned waiting(int listener) noexcept {
+        tcp_info about;
+        socklen_t size = offsetof(tcp_info, tcpi_unacked) + sizeof about.tcpi_unacked;
+        if (::getsockopt(listener, IPPROTO_TCP, TCP_INFO, &about, &size) != 0) return most_accepts;
+        if (about.tcpi_unacked == 0) return 1;  // or a failure that accept4(2) tells
+        return about.tcpi_unacked < most_accepts ? about.tcpi_unacked : most_accepts;
+    }
+
     [[gnu::cold]] endpoint take(listener&& opened) {
         has_local_ = has_local_ || opened.bound().family() == address_family::local;
         listeners_.grow_to(listener_count_);
