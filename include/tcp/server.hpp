@@ -184,7 +184,8 @@ public:
     // ---- run ----
 
     /// Accepts and serves until stop(), or until drain() has ended. Errors: error::not_listening,
-    /// error::already_running.
+    /// error::already_running. Both forms throw std::system_error, when every loop has ended, where
+    /// the system does not let the engine go on; the connections end with the server then.
     void run() {
         thrown_if_failed([this](std::error_code& failure) { return run(failure), true; });
     }

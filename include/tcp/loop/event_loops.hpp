@@ -19,8 +19,7 @@ namespace tcp::inline v0::detail {
 class other_loops {
 public:
     virtual ~other_loops() = default;
-    virtual void start(std::error_code& failure) = 0;
-    virtual void join() noexcept = 0;
+    virtual void run(std::error_code& failure) = 0;
     virtual void shut() noexcept = 0;
     virtual void stop() noexcept = 0;
     virtual void drain(duration at_most) noexcept = 0;
@@ -61,13 +60,11 @@ public:
     const loop& first() const noexcept { return first_; }
 
     /// Runs all of them to the end, the others on the listeners of the first. Where the system
-    /// gives no descriptors or threads for that, the end comes at once.
+    /// gives no descriptors or threads for that, the end comes at once. Throws what keeps one of
+    /// them from going on, when all have ended.
     [[gnu::cold]] void run(std::error_code& failure) {
-        if (others_ == nullptr || !first_.takes_connections()) return first_.run();
-        others_->start(failure);
-        if (failure) stop();
+        if (others_ != nullptr && first_.takes_connections()) return others_->run(failure);
         first_.run();
-        others_->join();
     }
 
     /// Around every call: the thread runs the first loop.

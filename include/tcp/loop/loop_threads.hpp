@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include <cstddef>
+#include <exception>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -49,26 +50,15 @@ public:
         while (workers_ != nullptr) delete std::exchange(workers_, workers_->next);
     }
 
-    void start(std::error_code& failure) override {
+    void run(std::error_code& failure) override {
+        start(failure);
+        if (failure) stop_all();
+        std::exception_ptr why = run_to_the_end(first_);
+        join();
         each([&](worker& one) {
-            for (listener_id id = 0; id != first_.listeners() && !failure; ++id)
-                adopt(one.own.engine(), id, failure);
-            one.own.set_listeners(first_.listeners());
+            if (why == nullptr) why = one.failure;
         });
-        each([&](worker& one) {
-            if (failure) return;
-            const int error = ::pthread_create(&one.thread, nullptr, &worker::main, &one);
-            one.started = error == 0;
-            if (error != 0) failure.assign(error, std::system_category());
-        });
-        if (!failure) first_.hand_over = &hand_over;  // somebody takes it
-    }
-    void join() noexcept override {
-        each([](worker& one) {
-            if (std::exchange(one.started, false)) ::pthread_join(one.thread, nullptr);
-        });
-        first_.hand_over = nullptr;
-        shut();  // those that got no thread, too
+        if (why != nullptr) std::rethrow_exception(why);
     }
     void shut() noexcept override {
         each([](worker& one) { one.own.shut(); });
@@ -98,21 +88,23 @@ public:
 private:
     struct worker {
         worker(const options& settings, const handler_source<Handler>& handlers, loop_team& team,
-               worker* n)
-            : own{settings, handlers, team}, next{n} {
+               loop_threads& a, worker* n)
+            : own{settings, handlers, team}, all{a}, next{n} {
             join_team(own, team);
             own.hand_over = &hand_over;
         }
 
         static void* main(void* self) {
-            loop& own = static_cast<worker*>(self)->own;
-            own.begin_run();
-            own.run();
-            own.end_run();
+            worker& one = *static_cast<worker*>(self);
+            one.own.begin_run();
+            one.failure = one.all.run_to_the_end(one.own);
+            one.own.end_run();
             return nullptr;
         }
 
         loop own;
+        loop_threads& all;
+        std::exception_ptr failure;  // of this loop; read when its thread has ended
         worker* next;
         pthread_t thread{};
         bool started = false;
@@ -139,12 +131,50 @@ private:
                  const handler_source<Handler>& handlers, loop_team& team, loop& first)
         : loop_threads{first, count} {
         join_team(first, team);
-        for (; count != 0; --count) workers_ = new worker{settings, handlers, team, workers_};
+        for (; count != 0; --count)
+            workers_ = new worker{settings, handlers, team, *this, workers_};
     }
 
     template <class F>
     void each(F f) const {
         for (worker* one = workers_; one != nullptr; one = one->next) f(*one);
+    }
+
+    void start(std::error_code& failure) {
+        each([&](worker& one) {
+            for (listener_id id = 0; id != first_.listeners() && !failure; ++id)
+                adopt(one.own.engine(), id, failure);
+            one.own.set_listeners(first_.listeners());
+        });
+        each([&](worker& one) {
+            if (failure) return;
+            const int error = ::pthread_create(&one.thread, nullptr, &worker::main, &one);
+            one.started = error == 0;
+            if (error != 0) failure.assign(error, std::system_category());
+        });
+        if (!failure) first_.hand_over = &hand_over;  // somebody takes it
+    }
+    void join() noexcept {
+        each([](worker& one) {
+            if (std::exchange(one.started, false)) ::pthread_join(one.thread, nullptr);
+        });
+        first_.hand_over = nullptr;
+        shut();  // those that got no thread, too
+    }
+    void stop_all() noexcept {
+        first_.stop();
+        stop();
+    }
+
+    /// A loop that cannot go on, since its engine cannot, ends all of them.
+    std::exception_ptr run_to_the_end(loop& one) noexcept {
+        try {
+            one.run();
+            return nullptr;
+        } catch (...) {
+            stop_all();
+            return std::current_exception();
+        }
     }
 
     void adopt(Engine& engine, listener_id id, std::error_code& failure) {

@@ -2,16 +2,21 @@
 // runs the server.
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 
 #include "blocking_client.hpp"
+#include "child_process.hpp"
 
 using namespace std::chrono_literals;
 using tests::blocking_client;
@@ -29,6 +34,21 @@ struct counted_echo {
     int* closes;
     void on_data(tcp::connection& peer, tcp::bytes data) const { peer.send(data); }
     void on_close(tcp::connection&, const tcp::close_reason&) const { ++*closes; }
+};
+
+/// Echoes once; then the system serves the loop that it is on no more.
+struct last_echo {
+    std::thread::id runner;
+    bool on_the_first;
+    bool* permitted;
+    void on_data(tcp::connection& peer, tcp::bytes data) const {
+        using tcp::detail::io_uring::enter_call;
+        peer.send(data);
+        if ((std::this_thread::get_id() == runner) != on_the_first) return;
+        *permitted = tests::refuse_call(enter_call, 2, 0, EPERM) &&
+                     tests::refuse_call(enter_call, 2, 1, EPERM);
+        if (!*permitted) throw "seccomp";
+    }
 };
 
 }  // namespace
@@ -121,4 +141,39 @@ TEST_CASE("several loops hand over connections") {
     server.stop();
     runner.join();
     for (const blocking_client& one : clients) CHECK(one.over());
+}
+
+TEST_CASE("one of several loops that cannot go on ends the server, and run() says why") {
+    for (const bool on_the_first : {false, true}) {
+        CAPTURE(on_the_first);
+        tests::in_child([=](tests::findings& found) {
+            bool permitted = true;
+            const last_echo echo{std::this_thread::get_id(), on_the_first, &permitted};
+            std::optional<server_of<last_echo>> server{std::in_place, echo,
+                                                       tcp::options{.threads = 2}};
+            const tcp::endpoint where = server->bind("127.0.0.1:0");
+            server->listen();
+            bool ended = false;
+            std::thread clients{[&] {
+                const blocking_client one{where}, two{where};
+                one.send("1");
+                two.send("2");
+                one.receive(1);
+                two.receive(1);
+                if (!permitted) server->stop();
+                ended = one.over() && two.over();
+            }};
+            std::error_code why;
+            try {
+                server->run();
+            } catch (const std::system_error& e) {
+                why = e.code();
+            }
+            server.reset();
+            clients.join();
+            if (!permitted) return found.not_permitted("seccomp");
+            found.check(why == std::errc::operation_not_permitted, "run() gave " + why.message());
+            found.check(ended, "a connection is open still");
+        });
+    }
 }
