@@ -1,6 +1,7 @@
 // Which engine is chosen, what it says of that, and that either serves.
 #include <cerrno>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include <doctest/doctest.h>
@@ -46,6 +47,23 @@ TEST_CASE("io_uring that does not do what it is asked for is not used") {
         server fallen_back;
         found.check(fallen_back.engine().substr(0, 6) == "epoll,", fallen_back.engine());
         found.check(serves(fallen_back), "it does not serve");
+    });
+}
+
+TEST_CASE("a lack of descriptors is not what a process keeps in mind of io_uring") {
+    tests::in_child([](tests::findings& found) {
+        using tcp::detail::io_uring::self_test;
+        bool permitted = true;
+        std::error_code then;
+        std::thread{[&] {  // what is refused is refused to this thread and those that it makes
+            permitted = tests::refuse_call(setup_call, 0, 256, EMFILE);
+            then = self_test::result();
+        }}
+            .join();
+        if (!permitted) return found.not_permitted("seccomp");
+        found.check(then == std::errc::too_many_files_open, then.message());
+        const std::error_code now = self_test::result();
+        found.check(now != std::errc::too_many_files_open, now.message());
     });
 }
 

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include <tcp/bytes.hpp>
+#include <tcp/detail/atomic.hpp>
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/platform.hpp>
 #include <tcp/engine/concept.hpp>
@@ -26,40 +27,55 @@ namespace tcp::inline v0::detail::io_uring {
 class self_test {
 public:
     /// Nothing where it works; otherwise the error of what was refused, or std::errc::not_supported
-    /// for a wrong result. Done once for each process, in some hundred microseconds.
+    /// for a wrong result. Done once for each process, in some hundred microseconds; again where
+    /// descriptors or memory were missing. Any thread.
     [[gnu::cold]] static std::error_code result() noexcept {
-        static const std::error_code once = on_own_thread(&self_test::main<false>);
-        return once;
+        static atomic<int> known{unknown};
+        return known_or_found(known, &self_test::main<false>);
     }
     /// The same with options::direct_descriptors.
     [[gnu::cold]] static std::error_code result_of_direct() noexcept {
-        static const std::error_code once = on_own_thread(&self_test::main<true>);
-        return once;
+        static atomic<int> known{unknown};
+        return known_or_found(known, &self_test::main<true>);
     }
 
 private:
+    static constexpr int unknown = -1;
+
+    [[gnu::cold]] static std::error_code known_or_found(atomic<int>& known,
+                                                        void* (*main)(void*)) noexcept {
+        int error = known.load_acquire();
+        if (error == unknown) {
+            error = on_own_thread(main);
+            const bool passing =
+                error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
+            if (!passing) known.store_release(error);
+        }
+        return {error, std::system_category()};
+    }
+
     // Closing a ring interrupts a system call of the thread that made it: that is not the caller's.
-    [[gnu::cold]] static std::error_code on_own_thread(void* (*main)(void*)) noexcept {
-        std::error_code failure;
+    [[gnu::cold]] static int on_own_thread(void* (*main)(void*)) noexcept {
+        int found = 0;
         pthread_t thread{};
-        const int error = ::pthread_create(&thread, nullptr, main, &failure);
-        if (error != 0) return {error, std::system_category()};
+        const int error = ::pthread_create(&thread, nullptr, main, &found);
+        if (error != 0) return error;
         ::pthread_join(thread, nullptr);
-        return failure;
+        return found;
     }
 
     explicit self_test(bool direct)
         : settings_{.receive_buffer = 4096, .direct_descriptors = direct} {}
 
     template <bool Direct>
-    static void* main(void* failure) noexcept {
-        auto& found = *static_cast<std::error_code*>(failure);
+    static void* main(void* error) noexcept {
+        int& found = *static_cast<int*>(error);
         try {
-            if (!self_test{Direct}.works()) found = std::make_error_code(std::errc::not_supported);
+            if (!self_test{Direct}.works()) found = ENOTSUP;
         } catch (const std::system_error& e) {
-            found = e.code();
+            found = e.code().value();
         } catch (const std::exception&) {
-            found = std::make_error_code(std::errc::not_enough_memory);
+            found = ENOMEM;
         }
         return nullptr;
     }
