@@ -26,6 +26,7 @@
 #include <tcp/detail/clock.hpp>
 #include <tcp/detail/connected_socket.hpp>
 #include <tcp/detail/listeners.hpp>
+#include <tcp/detail/receive_buffer.hpp>
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/engine/epoll/epoll_set.hpp>
@@ -42,15 +43,12 @@ public:
     /// Throws std::system_error when there are no descriptors, std::bad_alloc when there is no
     /// memory.
     [[gnu::cold]] explicit epoll_engine(const options& settings)
-        : listeners{settings},
-          receive_size_{settings.receive_buffer},
-          buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
+        : listeners{settings}, buffer_{settings.receive_buffer} {}
     epoll_engine(const epoll_engine&) = delete;
     epoll_engine& operator=(const epoll_engine&) = delete;
     [[gnu::cold]] ~epoll_engine() {
         for (std::size_t i = 0; i != states_.size(); ++i)
             if (states_[i].fd >= 0) ::close(states_[i].fd);
-        ::operator delete(buffer_, aligned);
     }
 
     // ---- accepting ----
@@ -194,8 +192,6 @@ private:
         void clear(flag f) noexcept { flags = flags & ~f & 0xffU; }
     };
 
-    // The kernel copies into and out of a buffer at the start of a page for 30 % less.
-    static constexpr std::align_val_t aligned{4096};
     static constexpr std::uint32_t none = 0xff'ffff;            // so many connections at most
     static constexpr std::uint32_t listener_slot = UINT32_MAX;  // keys of what is no connection
     static constexpr std::uint32_t wake_slot = listener_slot - 1;
@@ -252,12 +248,12 @@ private:
     /// behind the system call, which is cheaper than to keep it.
     template <class Sink>
     [[gnu::always_inline]] void receive(const epoll_event& event, state& c, Sink& sink) {
-        const ssize_t n = ::recv(c.fd, buffer_, receive_size_, 0);
+        const ssize_t n = ::recv(c.fd, buffer_.data(), buffer_.size(), 0);
         // In one comparison: nothing (0 and -1 wrap round), or a full buffer.
         const std::size_t size = static_cast<std::size_t>(n);
-        if (size - 1 >= receive_size_ - 1 || c.flags != receiving) [[unlikely]]
+        if (size - 1 >= buffer_.size() - 1 || c.flags != receiving) [[unlikely]]
             return received_otherwise(id_of(event), c, n, sink);
-        sink.received(id_of(event), {buffer_, size});
+        sink.received(id_of(event), buffer_.first(size));
     }
 
     /// Nothing, or something with perhaps more behind it: what follows a full buffer at once is
@@ -268,21 +264,21 @@ private:
         for (int left = most_in_a_row;; --left) {
             if (n <= 0) return received_nothing(id, c, n, sink);
             const std::size_t size = static_cast<std::size_t>(n);
-            const bool full = size == receive_size_;
+            const bool full = size == buffer_.size();
             if (full || c.has(doubtful))
                 wait_for_turn(id.slot, c);
             else
                 c.clear(readable);
-            sink.received(id, {buffer_, size});
+            sink.received(id, buffer_.first(size));
             const bool alone = first_ready_ == last_ready_;
             if (!full || alone || left == 1 || !is(c, id) || !c.has(receiving)) return;
-            n = ::recv(c.fd, buffer_, receive_size_, 0);
+            n = ::recv(c.fd, buffer_.data(), buffer_.size(), 0);
         }
     }
 
     template <class Sink>
     [[gnu::noinline]] void receive_in_turn(connection_id id, state& c, Sink& sink) {
-        const ssize_t n = ::recv(c.fd, buffer_, receive_size_, 0);
+        const ssize_t n = ::recv(c.fd, buffer_.data(), buffer_.size(), 0);
         received_otherwise(id, c, n, sink);
     }
 
@@ -337,12 +333,11 @@ private:
         return outcome;
     }
 
-    const std::size_t receive_size_;
+    detail::receive_buffer buffer_;
     detail::epoll_set set_{key_of({wake_slot, 0})};
     detail::slot_array<state, 256> states_;
     std::uint32_t first_ready_ = none;
     std::uint32_t last_ready_ = none;
-    std::byte* buffer_;
 };
 
 static_assert(engine<epoll_engine>);

@@ -36,6 +36,7 @@
 #include <tcp/detail/clock.hpp>
 #include <tcp/detail/connected_socket.hpp>
 #include <tcp/detail/listeners.hpp>
+#include <tcp/detail/receive_buffer.hpp>
 #include <tcp/engine/concept.hpp>
 #include <tcp/engine/io_uring/direct_requests.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
@@ -61,12 +62,10 @@ public:
     [[gnu::cold]] explicit io_uring_engine(const options& settings, std::error_code not_direct = {})
         : listeners{settings},
           direct_requests{settings, not_direct},
-          receive_size_{settings.receive_buffer},
-          buffer_{static_cast<std::byte*>(::operator new(receive_size_, aligned))} {}
+          buffer_{settings.receive_buffer} {}
     [[gnu::cold]] ~io_uring_engine() {
         for (std::size_t i = 0; i != states_.size(); ++i)
             if (states_[i].fd >= 0 && !states_[i].in_table) ::close(states_[i].fd);
-        ::operator delete(buffer_, aligned);
     }
 
     /// "io_uring"; where direct descriptors were asked for and are not there, also why not.
@@ -216,8 +215,6 @@ public:
     }
 
 private:
-    // The kernel copies into and out of a buffer at the start of a page for 30 % less.
-    static constexpr std::align_val_t aligned{4096};
     static constexpr int most_in_a_row = 4;
     static constexpr std::uint32_t most_slots = 0xff'ffff;
     static constexpr std::size_t most_in_a_request = detail::io_uring::receive_buffers::most_size;
@@ -296,16 +293,16 @@ private:
         const bool alone = ++bulk_now_ + bulk_before_ < 3;
         for (int left = alone ? 1 : most_in_a_row; left != 0 && is(c, id) && c.has(receiving);
              --left) {
-            const ssize_t n = ::recv(socket.get(), buffer_, receive_size_, MSG_DONTWAIT);
+            const ssize_t n = ::recv(socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
             if (n <= 0) {
                 received_nothing(id, c, n == 0 ? 0 : errno, sink);
                 break;
             }
             const std::size_t size = static_cast<std::size_t>(n);
-            sink.received(id, {buffer_, size});
+            sink.received(id, buffer_.first(size));
             if (!is(c, id)) break;
             note_size(c, size);
-            if (size != receive_size_) break;
+            if (size != buffer_.size()) break;
         }
         settle(id, c, sink);
     }
@@ -426,9 +423,8 @@ private:
         c = {};
     }
 
-    const std::size_t receive_size_;
-    std::byte* const buffer_;  // of bulk connections
-    bytes shown_;              // in a received event: what lies in the buffer shown_id_
+    detail::receive_buffer buffer_;  // of bulk connections
+    bytes shown_;                    // in a received event: what lies in the buffer shown_id_
     bool shown_is_held_ = false;
     connection_id
         borrower_;  // in a received event of bulk: has a descriptor, from the table or not
