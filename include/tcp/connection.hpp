@@ -93,6 +93,14 @@ public:
     /// Bytes that were sent and that the system has not taken yet.
     std::size_t send_queue_size() const noexcept { return queue_.size() + lent().size(); }
 
+    /// Whether a handler that has more to send should go on: it can send, and its queue is not
+    /// above options::high_mark. After a hook that saw this false, on_writable or on_close follows:
+    ///
+    ///     while (peer.writable() && has_more()) peer.send(next_piece());
+    bool writable() const noexcept {
+        return (flags_ & no_send) == 0 && send_queue_size() <= loop_->high_mark;
+    }
+
     /// Ends the connection in order: what is queued is sent, then FIN; then the peer has
     /// options::close_timeout, from now, to finish too. What it still sends is dropped. on_data is
     /// not called again; on_close is, at the end. RFC 9293 3.6. Doing it twice is doing it once.

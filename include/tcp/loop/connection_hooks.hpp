@@ -75,7 +75,7 @@ protected:
     [[gnu::always_inline]] void show(slot_type& s, bytes data) {
         enter(s, data);
         show_new(s, data);
-        if (s.flags_ == connection::in_use && s.queue_.empty()) [[likely]] {
+        if (s.flags_ == connection::in_use && s.queue_.empty() && !passed_high_mark(s)) [[likely]] {
             if (lent.empty()) return leave();
             const send_outcome outcome = engine_.send(id_of(s), {&lent, 1});
             if (outcome.is == send_outcome::state::done && outcome.taken == lent.size())
@@ -202,9 +202,10 @@ protected:
     [[gnu::noinline]] void settle(slot_type& s) {
         for (int round = 0; round != most_rounds; ++round) {
             if ((s.flags_ & connection::finished) != 0) return;
+            const bool passed = passed_high_mark(s);
             if ((s.flags_ & connection::abort_wanted) == 0) flush(s);
             if ((s.flags_ & connection::abort_wanted) != 0 || both_sides_done(s)) return finish(s);
-            if (!hook_was_called(s)) return arm(s);
+            if (!hook_was_called(s, passed)) return arm(s);
         }
         current = nullptr;
         s.touch();
@@ -215,11 +216,23 @@ protected:
         return waiting > high_mark || (waiting != 0 && team_.too_much_waits());
     }
 
+    /// Whether a hook has filled the queue, and is to hear of it when there is room: also when the
+    /// system takes all of it at once.
+    bool passed_high_mark(const slot_type& s) const noexcept {
+        if constexpr (told_of_marks)
+            return s.send_queue_size() > high_mark;
+        else
+            return false;
+    }
+
     /// Stops reading at the high mark, goes on at the low one.
-    void heed_marks(slot_type& s) {
+    void heed_marks(slot_type& s, bool passed) {
         const bool failed = (s.flags_ & connection::send_failed) != 0;
         if ((s.flags_ & connection::mark_paused) == 0) {
-            if (failed || (s.flags_ & ending) != 0 || !has_much_to_send(s.queue_.size())) return;
+            if (failed || (s.flags_ & ending) != 0) return;
+            const std::size_t waiting = s.queue_.size();
+            if (passed && waiting <= low_mark) s.flags_ |= connection::awaits_room;
+            if (!has_much_to_send(waiting) && (!passed || waiting <= low_mark)) return;
             s.flags_ |= connection::mark_paused;
             counters_.pauses.add(1);
             if (team_.observer != nullptr) team_.observer->paused(s);
@@ -234,8 +247,8 @@ protected:
     }
 
     /// Calls the next hook that is due, if any is.
-    bool hook_was_called(slot_type& s) {
-        heed_marks(s);
+    bool hook_was_called(slot_type& s, bool passed) {
+        heed_marks(s, passed);
         constexpr std::uint32_t no_room = connection::mark_paused | ending;
         if ((s.flags_ & connection::awaits_room) != 0 && (s.flags_ & no_room) == 0) {
             s.flags_ &= ~connection::awaits_room;
@@ -338,6 +351,11 @@ protected:
 
 private:
     static constexpr int most_rounds = 8;
+
+    // A coroutine says itself when it waits for room.
+    static constexpr bool told_of_marks = has_on_writable<Handler> && !requires {
+        typename Handler::says_when_it_waits;
+    };
 };
 
 }  // namespace tcp::inline v0::detail

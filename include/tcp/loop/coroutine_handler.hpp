@@ -17,6 +17,8 @@ namespace tcp::inline v0::detail {
 template <class Callable>
 class coroutine_handler {
 public:
+    using says_when_it_waits = void;
+
     explicit coroutine_handler(Callable&& callable) : callable_(std::move(callable)) {}
     coroutine_handler(const coroutine_handler& other) requires std::copy_constructible<Callable>
         : callable_(other.callable_) {}
