@@ -1,6 +1,7 @@
 // Timers of handlers, behaviour 58: in a simulated world, where time can be looked at.
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -91,6 +92,33 @@ TEST_CASE("58 timer: 0 and the past come with the next millisecond, the largest 
     r.wait_for("9223372036854775807");
     r.server.run_for(24h * 365 * 10);
     CHECK(r.told.calls.empty());
+}
+
+TEST_CASE("58 timer: one of the past that starts itself again is called once a millisecond") {
+    struct late {
+        duration by;
+        int* calls;
+        tcp::timer timer{};
+        void on_open(tcp::connection& peer) { again(peer); }
+        void again(tcp::connection& peer) {
+            timer.start(peer, by, [this](tcp::connection& c) {
+                if (++*calls < 10'000) again(c);
+            });
+        }
+    };
+    for (const duration by : {duration::milliseconds(-10'000), duration::nanoseconds(INT64_MIN)}) {
+        tcp::simulation world{1};
+        int calls = 0;
+        tcp::server<late, tcp::simulated_engine> server{late{by, &calls}, {}, world};
+        server.bind(7);
+        server.listen();
+        server.run_for(10s);  // there is a past
+        const auto client = world.connect(7);
+        server.run_for(100ms);
+        CHECK(calls > 50);
+        CHECK(calls <= 100);
+        CHECK(client.connected());
+    }
 }
 
 TEST_CASE("58 timer: started again, stopped, and both in its own call") {

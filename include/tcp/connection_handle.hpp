@@ -36,8 +36,10 @@ public:
     connection_handle() noexcept = default;
 
     /// Sends a copy of these bytes. The result says error::not_open when the connection is over:
-    /// nothing was sent. What is under way when the connection ends is counted in
-    /// close_reason::unsent. The queue is bounded as for connection::send(). Throws std::bad_alloc.
+    /// nothing was sent; error::send_queue_limit when more than options::send_queue_limit is under
+    /// way from handles already: nothing was sent, and the connection goes on. What is under way
+    /// when the connection ends is counted in close_reason::unsent. What has arrived is bounded as
+    /// for connection::send(). Throws std::bad_alloc.
     send_result send(bytes data) const { return posted(copied_message::make(*this, data)); }
     send_result send(std::string_view text) const { return send(as_bytes(text)); }
     send_result send(const char* text) const { return send(std::string_view{text}); }
@@ -149,9 +151,17 @@ private:
 
     template <class Message>
     send_result posted(Message* one) const noexcept {
-        if (mail_ && mail_->post(*one, [this] { return names_it(); })) return {};
+        auto why = error::not_open;
+        const auto may_go = [&] {
+            if (!names_it()) return false;
+            if (one->size == 0 || mail_->under_way(slot_) <= peer_->loop_->send_queue_limit)
+                return true;
+            why = error::send_queue_limit;
+            return false;
+        };
+        if (mail_ && mail_->post(*one, may_go)) return {};
         Message::destroy(one);
-        return send_result{error::not_open};
+        return send_result{why};
     }
 
     detail::counted_pointer<detail::mailbox> mail_;

@@ -61,7 +61,8 @@ public:
         generation_ = peer.generation_.load_relaxed();
         detail::loop_context& loop = *peer.loop_;
         wheel_ = &loop.timers;
-        wheel_->start(*this, detail::tick_from(loop.time() + after));
+        const duration from_now = after > duration{} ? after : duration{};  // the past is no time
+        wheel_->start(*this, detail::tick_from(loop.time() + from_now));
     }
 
     /// Waits no more. Nothing happens to one that does not wait.

@@ -512,6 +512,40 @@ TEST_CASE_TEMPLATE("19 accepting paused and resumed", Bed, CONFORMANCE_BEDS) {
     CHECK(server.statistics().refused == 0);
 }
 
+TEST_CASE("19 accept() waits while accepting is paused") {
+    auto server = system_bed{}.make(tcp::echo{});
+    const endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    server.pause_accept();
+    tcp::close_reason how;
+    std::thread loop{[&] { how = server.accept(); }};
+    const tests::blocking_client client{where};
+    CHECK(client.send("hello"));
+    std::this_thread::sleep_for(50ms);
+    CHECK(server.statistics().accepted == 0);
+    server.resume_accept();
+    CHECK(client.receive(5) == "hello");
+    CHECK(client.finishes());
+    loop.join();
+    CHECK(how.by == closed_by::peer_finished);
+    CHECK(server.statistics().accepted == 1);
+}
+
+TEST_CASE("12 an accept that is refused for ever does not spin") {
+    in_child([&](findings& found) {
+        system_bed bed;
+        auto server = bed.make(tcp::echo{});
+        const endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        if (!tests::refuse_call(SYS_accept4, 0, listening_descriptor(where), EPERM))
+            return found.not_permitted("a filter of system calls");
+        const tests::blocking_client client{where};
+        server.run_for(1s);
+        found.check(server.statistics().accept_errors >= 64, "it gave up");
+        found.check(server.statistics().accept_errors <= 6 * 64, "it spins");
+    });
+}
+
 TEST_CASE_TEMPLATE("19 accepting paused in on_open: nobody else is accepted", Bed,
                    CONFORMANCE_BEDS) {
     stage<Bed> on;

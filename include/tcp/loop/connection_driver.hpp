@@ -239,9 +239,7 @@ private:
     /// The first deadline has passed, or finds that there is still time.
     [[gnu::cold, gnu::noinline]] void deadline_is_due(slot_type& s) {
         // Another's hook may have ended it just now.
-        constexpr std::uint32_t closes = connection::close_wanted | connection::close_timed;
-        if ((s.flags_ & connection::abort_wanted) != 0 ||
-            (s.flags_ & closes) == connection::close_wanted)
+        if ((s.flags_ & connection::abort_wanted) != 0 || base::is_ending_untimed(s))
             return settle_alone(s);
         const next_deadline first = first_deadline(s, engine_.now());
         if (first.left > 0) return settle_alone(s);
@@ -249,6 +247,7 @@ private:
             // With all sent and FIN behind it, only the peer's own end is missing: that is no
             // failure.
             if (!s.queue_.empty()) pass(s, deadline::close, connection::reset_now);
+            if (s.reason_ == closed_by::deadline) counters_.timeouts.add(1);
             return finish(s);
         }
         if (first.which == deadline::receive_rate && deadlines_.fast_enough(s.clock_))

@@ -123,7 +123,7 @@ protected:
     }
 
     /// Nothing can be sent any more. What the peer sent before is still delivered, and then the
-    /// connection ends.
+    /// connection ends; at the close deadline at the latest.
     [[gnu::cold]] void sending_failed(connection& c, int error) {
         if ((c.flags_ & connection::send_failed) != 0) return;
         if ((c.flags_ & ending) == 0 || c.send_queue_size() != 0) blame(c, error);
@@ -176,7 +176,9 @@ protected:
             else
                 resume(c);
         }
-        if ((c.flags_ & (connection::timed | connection::close_wanted)) != 0) watch(c);
+        constexpr std::uint32_t has_deadline =
+            connection::timed | connection::close_wanted | connection::send_failed;
+        if ((c.flags_ & has_deadline) != 0) watch(c);
     }
 
     void resume(connection& c) {
@@ -209,6 +211,13 @@ protected:
         c.clock_.sent = deadlines::stamp(engine_.now());
     }
 
+    /// Whether the close deadline is still to begin: behind close(), and when sending has failed,
+    /// since a peer that is gone says nothing to one that has paused receiving.
+    static bool is_ending_untimed(const connection& c) noexcept {
+        return (c.flags_ & (connection::close_wanted | connection::send_failed)) != 0 &&
+               (c.flags_ & connection::close_timed) == 0;
+    }
+
     next_deadline first_deadline(const connection& c, duration now) const {
         return deadlines_.first(
             c.clock_,
@@ -222,8 +231,7 @@ protected:
     /// timer stays where it is and finds out then. Only one that begins may come before it.
     [[gnu::noinline]] void watch(connection& c) {
         const duration now = engine_.now();
-        if ((c.flags_ & (connection::close_wanted | connection::close_timed)) ==
-            connection::close_wanted) {
+        if (is_ending_untimed(c)) {
             c.flags_ |= connection::close_timed;
             c.clock_.begun = deadlines::stamp(now);
             timers.stop(c);

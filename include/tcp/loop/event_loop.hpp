@@ -83,7 +83,8 @@ public:
 
     /// Accepts as many as come, from now on.
     [[gnu::cold]] void accept_many() {
-        if (!serving() || draining_ || accepting_ == accepts::many || accepting_ == accepts::held)
+        if (!serving() || draining_ || accepting_ == accepts::many ||
+            accepting_ == accepts::held_many)
             return;
         accepting_ = accepts::many;
         arm_listeners();
@@ -98,12 +99,16 @@ public:
             accepting_ = accepts::one;
             arm_listeners();
         }
+        const struct watch {
+            close_reason*& reason;
+            ~watch() { reason = nullptr; }
+        } until_it_ends{this->watched_reason_};
         this->watched_reason_ = &how;
         this->watched_ = {};
         while (this->watched_reason_ != nullptr && turn(duration::max())) {}
         pause_listeners();
         while (this->reaping_ != 0) engine_.wait(duration::max(), *this);  // to its very end
-        return std::exchange(this->watched_reason_, nullptr) == nullptr;
+        return this->watched_reason_ == nullptr;
     }
 
     /// Waits at most so long for a batch of events and deals with it. False when the loop has
@@ -115,6 +120,7 @@ public:
         if (has_mail()) deliver_mail();
         this->settle_touched();
         expire();
+        this->settle_touched();  // what timers asked of others
         return serving();
     }
 
@@ -123,6 +129,7 @@ public:
         if (std::exchange(over_, true)) return;
         stop_wanted_.store_release(true);  // a server that has drained is stopped, too
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
+        this->settle_touched();
         if constexpr (Engine::puts_off) see_last_events({});  // what was asked for before is done
         this->close_all(closed_by::server_stopping);
         if (!draining_) engine_.close_listeners();
@@ -153,6 +160,7 @@ public:
 
     void accepted(listener_id, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
+        failures_in_a_row_ = 0;
         if (one) pause_listeners();
         if (!admit(socket, peer, one) && one && !over_ && !draining_) {  // this one did not count
             accepting_ = accepts::one;
@@ -163,7 +171,10 @@ public:
 
     [[gnu::cold]] void accept_failed(listener_id, int error) {
         count_accept_error(error);
-        if (passing_accept_error(error) || accepting_ == accepts::none) return;
+        // A filter may refuse every accept with an error that concerns one connection elsewhere.
+        const bool passes = passing_accept_error(error) && ++failures_in_a_row_ != most_failures;
+        if (passes || accepting_ == accepts::none) return;
+        failures_in_a_row_ = 0;
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
         accept_again_ = engine_.now() + accept_pause;
         open_when_paused_ = still_open();
@@ -220,7 +231,7 @@ private:
     [[gnu::cold, gnu::noinline]] void deliver_mail() noexcept { mail->deliver(*this); }
     bool has_mail() const noexcept { return mail != nullptr && mail->waiting(); }
 
-    enum class accepts : unsigned char { none, one, many, held };
+    enum class accepts : unsigned char { none, one, many, held_one, held_many };
 
     [[gnu::cold]] void arm_listeners() {
         const accept_mode mode = accepting_ == accepts::one ? accept_mode::one : accept_mode::many;
@@ -271,11 +282,12 @@ private:
 
     [[gnu::noinline]] void obey_hold() {
         const bool held = accept_held_.load_acquire();
-        if (held && accepting_ == accepts::many) {
+        const bool one = accepting_ == accepts::one || accepting_ == accepts::held_one;
+        if (held && (accepting_ == accepts::many || accepting_ == accepts::one)) {
             pause_listeners();
-            accepting_ = accepts::held;
-        } else if (!held && accepting_ == accepts::held) {
-            accepting_ = accepts::many;
+            accepting_ = one ? accepts::held_one : accepts::held_many;
+        } else if (!held && accepting_ >= accepts::held_one) {
+            accepting_ = one ? accepts::one : accepts::many;
             arm_listeners();
         }
     }
@@ -311,6 +323,7 @@ private:
     static constexpr duration never = duration::max();
     static constexpr duration accept_pause = duration::milliseconds(200);
     static constexpr std::int64_t nothing = -1;
+    static constexpr unsigned most_failures = 64;
 
     listener_id listeners_ = 0;
     accepts accepting_ = accepts::none;
@@ -319,6 +332,7 @@ private:
     duration drain_deadline_ = never;
     duration accept_again_ = never;  // after descriptors or memory ran out
     std::uint64_t open_when_paused_ = 0;
+    unsigned failures_in_a_row_ = 0;
     atomic<bool> stop_wanted_{false};
     atomic<bool> accept_held_{false};
     atomic<std::int64_t> drain_wanted_{nothing};

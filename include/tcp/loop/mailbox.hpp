@@ -68,6 +68,11 @@ public:
         return true;
     }
 
+    /// Bytes posted to the connection of this slot that have not reached it. In a condition.
+    std::size_t under_way(std::uint32_t slot) const noexcept {
+        return under_way_[slot].load_relaxed();
+    }
+
     /// Whether the loop is there and this condition holds.
     template <class Condition>
     bool holds(Condition condition) noexcept {
