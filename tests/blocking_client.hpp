@@ -65,6 +65,13 @@ public:
     /// Whether what was sent came back.
     bool echoes(std::string_view text) const { return send(text) && receive(text.size()) == text; }
 
+    /// Ends with a reset, whatever is unread.
+    void reset() {
+        const linger now{.l_onoff = 1, .l_linger = 0};
+        ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        fd_.reset();
+    }
+
     bool shutdown_send() const { return ::shutdown(fd_.get(), SHUT_WR) == 0; }
 
     /// Finishes sending; whether the server does, too.

@@ -276,9 +276,12 @@ private:
     error may_queue() noexcept {
         if ((flags_ & no_send) != 0) return error::not_open;
         if (send_queue_size() <= loop_->send_queue_limit) return {};
+        end_at_send_queue_limit();
+        return error::send_queue_limit;
+    }
+    [[gnu::cold]] void end_at_send_queue_limit() noexcept {
         end(closed_by::limit, reset_now);
         which_ = static_cast<unsigned char>(limit::send_queue);
-        return error::send_queue_limit;
     }
 
     // The smallest come last: a small handler has its place in the same word.

@@ -36,10 +36,10 @@ public:
     connection_handle() noexcept = default;
 
     /// Sends a copy of these bytes. The result says error::not_open when the connection is over:
-    /// nothing was sent; error::send_queue_limit when more than options::send_queue_limit is under
-    /// way from handles already: nothing was sent, and the connection goes on. What is under way
-    /// when the connection ends is counted in close_reason::unsent. What has arrived is bounded as
-    /// for connection::send(). Throws std::bad_alloc.
+    /// nothing was sent. What is under way when the connection ends is counted in
+    /// close_reason::unsent. What is under way, and the queue, are bounded as for
+    /// connection::send(): beyond options::send_queue_limit the connection is ended, and the result
+    /// says error::send_queue_limit. Throws std::bad_alloc.
     send_result send(bytes data) const { return posted(copied_message::make(*this, data)); }
     send_result send(std::string_view text) const { return send(as_bytes(text)); }
     send_result send(const char* text) const { return send(std::string_view{text}); }
@@ -86,7 +86,8 @@ private:
         // What cannot be sent any more stays counted as under way, for close_reason::unsent.
         template <class Data>
         void deliver_bytes(const Data& data) noexcept {
-            if (arrived() && to->send_or_end(data)) to->loop_->mail->arrived(slot, size);
+            if (!arrived() || !to->send_or_end(data)) return;
+            if (!to->loop_->mail->arrived(slot, size)) to->end_at_send_queue_limit();
         }
 
         connection* const to;
@@ -154,7 +155,7 @@ private:
         auto why = error::not_open;
         const auto may_go = [&] {
             if (!names_it()) return false;
-            if (one->size == 0 || mail_->under_way(slot_) <= peer_->loop_->send_queue_limit)
+            if (one->size == 0 || mail_->has_room(slot_, peer_->loop_->send_queue_limit))
                 return true;
             why = error::send_queue_limit;
             return false;

@@ -19,6 +19,14 @@ inline void reset_on_close(int socket) noexcept {
     ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
+/// The peer of a TCP connection is sent a reset now, and the socket is nobody's any more:
+/// connect(2), AF_UNSPEC; RFC 9293 3.10.5.
+inline void reset_now(int socket) noexcept {
+    sockaddr nobody{};
+    nobody.sa_family = AF_UNSPEC;
+    ::connect(socket, &nobody, sizeof nobody);
+}
+
 /// Whether it is a unix-domain socket.
 inline bool is_local(int socket) noexcept {
     int domain = 0;

@@ -68,9 +68,13 @@ public:
         return true;
     }
 
-    /// Bytes posted to the connection of this slot that have not reached it. In a condition.
-    std::size_t under_way(std::uint32_t slot) const noexcept {
-        return under_way_[slot].load_relaxed();
+    /// In a condition: whether no more than so many bytes posted to the connection of this slot
+    /// have not reached it. The one after which it is false makes arrived() say so.
+    bool has_room(std::uint32_t slot, std::size_t most) noexcept {
+        const std::size_t bytes = under_way_[slot].load_relaxed();
+        if (bytes <= most) return true;
+        if ((bytes & refused) == 0) under_way_[slot].fetch_add(refused);
+        return false;
     }
 
     /// Whether the loop is there and this condition holds.
@@ -96,9 +100,10 @@ public:
         under_way_.grow_to(slot);
     }
 
-    /// So many bytes posted to this connection have reached it.
-    void arrived(std::uint32_t slot, std::size_t bytes) noexcept {
-        under_way_[slot].fetch_subtract(bytes);
+    /// So many bytes posted to this connection have reached it. False when some were refused for
+    /// want of room: what it sends would have a hole.
+    bool arrived(std::uint32_t slot, std::size_t bytes) noexcept {
+        return (under_way_[slot].fetch_subtract(bytes) & refused) == 0;
     }
 
     /// Changes the generation of a slot, so that nothing can be posted to its connection any more.
@@ -107,7 +112,7 @@ public:
                                 std::uint32_t next) noexcept {
         const mutex::guard lock{mutex_};
         generation.store_relaxed(next);
-        return slot < under_way_.size() ? under_way_[slot].exchange(0) : 0;
+        return slot < under_way_.size() ? under_way_[slot].exchange(0) & ~refused : 0;
     }
 
     /// Nothing can be posted from now on, unless something waits: false then.
@@ -128,6 +133,8 @@ public:
     }
 
 private:
+    static constexpr std::size_t refused = ~(static_cast<std::size_t>(-1) >> 1);  // the highest bit
+
     virtual ~mailbox() = default;
 
     message* take() noexcept {

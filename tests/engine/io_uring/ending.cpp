@@ -148,3 +148,45 @@ TEST_CASE("several loops stop without a descriptor left") {
         found.check(one.over() && two.over() && three.over(), "a connection is open still");
     });
 }
+
+TEST_CASE("a reset leaves at once, and not when the server is next run") {
+    struct resets {
+        void on_data(tcp::connection& peer, tcp::bytes) const { peer.abort(); }
+    };
+    tcp::server<resets, tcp::io_uring_engine> server;
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    const blocking_client client{where};
+    while (server.statistics().open != 1) server.poll();
+    CHECK(client.send("hello"));
+    while (server.statistics().open != 0) server.poll();
+    CHECK(client.over());
+}
+
+TEST_CASE("peers that fail behind their end are noticed, however many completions there were") {
+    struct waits {
+        void on_data(tcp::connection&, tcp::bytes) const {}
+        void on_end(tcp::connection&) const {}
+    };
+    constexpr std::size_t busy = 1'500, ended = 50;
+    tcp::server<waits, tcp::io_uring_engine> server;
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> active, passive;
+    const auto open = [&](std::vector<blocking_client>& which, std::size_t count) {
+        const std::size_t before = server.statistics().open;
+        for (std::size_t i = 0; i != count; ++i) which.emplace_back(where);
+        while (server.statistics().open != before + count) server.poll();
+    };
+    open(active, busy);
+    open(passive, ended);
+    for (const blocking_client& one : passive) one.shutdown_send();
+    for (int i = 0; i != 20; ++i) server.run_for(1ms);
+    for (const blocking_client& one : active) CHECK(one.send("hello"));
+    elsewhere([&] {  // all completions at once
+        while (server.statistics().bytes_received != 5 * busy) server.run_for(1ms);
+        for (blocking_client& one : passive) one.reset();
+        for (int i = 0; i != 2'000 && server.statistics().open != busy; ++i) server.run_for(1ms);
+        CHECK(server.statistics().open == busy);
+    });
+}

@@ -2,8 +2,11 @@
 // runs the server.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -40,7 +43,7 @@ struct counted_echo {
 struct last_echo {
     std::thread::id runner;
     bool on_the_first;
-    bool* permitted;
+    std::atomic<bool>* permitted;
     void on_data(tcp::connection& peer, tcp::bytes data) const {
         using tcp::detail::io_uring::enter_call;
         peer.send(data);
@@ -147,7 +150,7 @@ TEST_CASE("one of several loops that cannot go on ends the server, and run() say
     for (const bool on_the_first : {false, true}) {
         CAPTURE(on_the_first);
         tests::in_child([=](tests::findings& found) {
-            bool permitted = true;
+            std::atomic<bool> permitted{true};
             const last_echo echo{std::this_thread::get_id(), on_the_first, &permitted};
             std::optional<server_of<last_echo>> server{std::in_place, echo,
                                                        tcp::options{.threads = 2}};
@@ -176,4 +179,35 @@ TEST_CASE("one of several loops that cannot go on ends the server, and run() say
             found.check(ended, "a connection is open still");
         });
     }
+}
+
+TEST_CASE("who connects while one loop of several is busy is accepted by another") {
+    struct slow {
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (tcp::as_text(data) == "sleep") std::this_thread::sleep_for(2s);
+            peer.send(data);
+        }
+    };
+    server_of<slow> server{slow{}, {.threads = 2}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::thread runner{[&] { server.run(); }};
+    const blocking_client first{where}, second{where};
+    CHECK(first.echoes("1"));
+    CHECK(second.echoes("2"));
+    CHECK(first.send("sleep"));
+    std::this_thread::sleep_for(20ms);
+    const auto begin = std::chrono::steady_clock::now();
+    const auto opens = [&](std::uint64_t count) {
+        while (server.statistics().open != count) std::this_thread::sleep_for(1ms);
+    };
+    for (int i = 0; i != 4; ++i) {  // each time the other loop has fewer, or as many
+        const blocking_client client{where};
+        opens(3);
+        CHECK(client.finishes());
+        opens(2);
+    }
+    CHECK(std::chrono::steady_clock::now() - begin < 1s);
+    server.stop();
+    runner.join();
 }

@@ -171,6 +171,8 @@ public:
             close_now(c);
             return true;
         }
+        // At once, and not when the kernel has let go: the loop may not be run until then.
+        if (c.has(reset) && !c.in_table) detail::reset_now(c.fd);
         c.set(closing);
         if (c.has(sending)) withdraw(key_of(id, op::send));
         if ((c.flags & (receive_asked | receive_cancelled)) == receive_asked)
@@ -368,6 +370,8 @@ private:
                    (events & POLLERR) != 0) {
             c.set(broken);
             sink.failed(id, detail::error_of(descriptor_of(c).get()));
+        } else if (what == op::watch && !c.has(closing) && !c.has(broken) && events != 0) {
+            poll_edges(id, c, op::watch, watched, 0);  // where completions were many it ended
         }
         settle(id, c, sink);
     }

@@ -56,7 +56,6 @@ inline constexpr std::uint8_t take_provided_buffer = 1 << 5;
 inline constexpr std::uint8_t no_completion_of_success = 1 << 6;
 inline constexpr std::uint16_t receive_again_and_again = 1 << 1;  // submission::priority
 inline constexpr std::uint32_t poll_again_and_again = 1 << 0;     // submission::length
-inline constexpr std::uint32_t poll_exclusively = 1U << 28;       // EPOLLEXCLUSIVE, epoll_ctl(2)
 
 /// submission::operation_flags of a poll: its halves stand the other way round on big-endian
 /// processors.

@@ -52,13 +52,15 @@ protected:
 
     /// The same of a connection.
     submission& ask(operation what, connection_id id, const state& c, op about) {
-        submission& one = ask(what, c.fd, key_of(id, about));
+        if (ring_.full()) [[unlikely]]
+            make_room();  // on another ring it may be another descriptor
+        submission& one = ring_.ask(what, c.fd, key_of(id, about));
         if (c.in_table) one.flags = registered_file;
         return one;
     }
 
     [[gnu::cold, gnu::noinline]] void submit_now() noexcept {
-        buffers_.publish();
+        if (!ring_.is_of_another_process()) buffers_.publish();
         if (ring_.enter({}) != EEXIST || moved_) return;
         try {
             move_to_this_thread();
@@ -104,12 +106,13 @@ protected:
     }
 
     // A poll, not an accept: that would take who connects while accepting is being paused, and does
-    // not say from where.
+    // not say from where. Not an exclusive one: who waits for that is woken alone, and a loop that
+    // is busy, or not run any more, would keep a client from all others.
     void ask_for_clients(listener_id id) {
         polls_[id].asked = true;
         const connection_id number{id, ++polls_[id].number};
         ask(operation::poll_add, polls_[id].fd, key_of(number, op::accept)).operation_flags =
-            poll_mask(POLLIN | poll_exclusively);
+            poll_mask(POLLIN);
         ++accept_polls_;
     }
 
@@ -121,6 +124,7 @@ protected:
 
     /// Takes back what has not been handed over yet.
     [[gnu::cold, gnu::noinline]] void withdraw(std::uint64_t key) {
+        if (ring_.is_of_another_process()) return;
         ring_.each_request([&](submission& one) {
             if (one.user_data != key) return;
             one = {};
@@ -159,13 +163,18 @@ protected:
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
     /// it. Of a new one is asked what the states say that the kernel has; sends that were not
     /// handed over yet are copied, and what had come to the old one is delivered by the next wait()
-    /// (former_). In the child of fork(2) the old one is the parent's, and nothing of it counts.
-    /// Connections in its table cannot be had from there: they end. Throws std::system_error when
-    /// there are no descriptors or no memory.
+    /// (former_). In the child of fork(2) the old one is the parent's, and nothing of it counts: a
+    /// send that was under way has failed, since the parent may have sent it. Connections in its
+    /// table cannot be had from there: they end. Throws std::system_error when there are no
+    /// descriptors or no memory.
     [[gnu::cold, gnu::noinline]] void move_to_this_thread() {
         io_uring::ring fresh;
         int error = fresh.open();
-        if (ring_.is_of_another_process()) ring_.forget();
+        const bool forked = ring_.is_of_another_process();
+        if (forked) {
+            ring_.forget();
+            for (std::size_t i = 0; i != states_.size(); ++i) states_[i].sends_from = no_buffer;
+        }
         if (error == 0) error = buffers_.offer_to(fresh, buffers_in_use());
         if (error == 0 && table_.is_open()) table_.open(fresh);  // or descriptors from now on
         if (error != 0) fail({error, std::system_category()}, "io_uring_setup");
@@ -180,7 +189,7 @@ protected:
         ask_for_wakes();
         for (listener_id id = 0; id != polls_.size(); ++id)
             if (polls_[id].asked) ask_for_clients(id);
-        for (std::size_t i = 0; i != states_.size(); ++i) ask_again(states_[i], i);
+        for (std::size_t i = 0; i != states_.size(); ++i) ask_again(states_[i], i, forked);
         ring_.enter({});
     }
 
@@ -199,7 +208,7 @@ private:
     static constexpr int no_descriptor = INT32_MAX;  // whatever is asked of it fails
 
     [[gnu::cold, gnu::noinline]] void make_room() {
-        submit_now();
+        for (int left = 10; left != 0 && ring_.full(); --left) submit_now();  // memory comes again
         if (ring_.full()) fail({ENOMEM, std::system_category()}, "io_uring_enter");
     }
 
@@ -233,7 +242,7 @@ private:
         return false;
     }
 
-    void ask_again(state& c, std::size_t slot) {
+    void ask_again(state& c, std::size_t slot, bool forked) {
         if (c.fd < 0) return;
         if (std::exchange(c.in_table, false)) c.fd = no_descriptor;
         const connection_id id{static_cast<std::uint32_t>(slot), c.generation};
@@ -241,6 +250,8 @@ private:
         constexpr unsigned gone =
             receive_asked | receive_cancelled | readable_asked | room_asked | watched;
         c.flags = static_cast<std::uint16_t>(c.flags & ~gone);
+        if (forked && c.has(closing)) c.clear(sending);
+        if (forked && c.has(sending)) ask(operation::send, no_descriptor, key_of(id, op::send));
         if (c.has(closing)) {
             ask(operation::nothing, -1, key_of(id, op::settle));
             return c.set(settles);

@@ -104,7 +104,7 @@ public:
     }
 
     /// Whether enter() has to come before the next ask().
-    bool full() const noexcept { return tail_ - load(submission_head_) == entries_; }
+    bool full() const noexcept { return tail_ - load(submission_head_) >= *room_; }
     bool has_requests() const noexcept { return tail_ != load(submission_head_); }
 
     /// Room for one request.
@@ -119,8 +119,10 @@ public:
 
     /// Submits what was asked for, waits at most so long for a completion (not at all for 0), and
     /// does the work that is due. 0, or an errno: ETIME, EINTR; EEXIST on another thread than the
-    /// first.
+    /// first, and in the child of fork(2).
     int enter(duration timeout) noexcept {
+        if (is_of_another_process()) [[unlikely]]
+            return EEXIST;
         if (!enabled_) [[unlikely]] {
             if (const int error = enable(); error != 0) return error;
         }
@@ -179,11 +181,15 @@ public:
             store(completion_head_, *completion_head_ + 1);
         }
     }
-    /// The memory of a ring is shared over fork(2).
-    bool is_of_another_process() const noexcept { return !enabled_ || owner_ != ::getpid(); }
+    /// The memory of a ring is shared over fork(2): in the child it is full, and whatever the
+    /// child wrote there would be done by the parent.
+    bool is_of_another_process() const noexcept { return *room_ == 0; }
+    /// Nothing is in it any more, whatever the other process does with it.
     void forget() noexcept {
-        completion_tail_ = completion_head_;
-        tail_ = load(submission_head_);
+        static std::uint32_t none = 0;
+        submission_head_ = completion_head_ = &none;
+        completion_tail_ = &none;
+        tail_ = 0;
         aside_.clear();
         aside_next_ = 0;
     }
@@ -211,10 +217,8 @@ private:
     }
 
     [[gnu::cold, gnu::noinline]] int enable() noexcept {
-        owner_ = ::getpid();
         enabled_ = ::syscall(register_call, fd_.get(), enable_rings, nullptr, 0) == 0;
-        if (enabled_) return 0;
-        return errno == EBADFD ? EEXIST : errno;  // the other side of a fork(2) was first
+        return enabled_ ? 0 : errno;
     }
 
     [[gnu::cold]] int map(const parameters& given) noexcept {
@@ -231,9 +235,14 @@ private:
                                          submissions_at);
             error != 0)
             return error;
+        if (const int error = own_.map(sizeof *room_, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            error != 0)
+            return error;
+        room_ = own_.at<std::uint32_t>();
+        if (::madvise(room_, sizeof *room_, MADV_WIPEONFORK) != 0) return errno;
+        *room_ = given.submissions;
         requests_ = space_.at<submission>();
-        entries_ = given.submissions;
-        mask_ = entries_ - 1;
+        mask_ = given.submissions - 1;
         submission_head_ = rings_.at<std::uint32_t>(in.head);
         submission_tail_ = rings_.at<std::uint32_t>(in.tail);
         results_ = rings_.at<completion>(out.completions);
@@ -241,7 +250,8 @@ private:
         completion_head_ = rings_.at<std::uint32_t>(out.head);
         completion_tail_ = rings_.at<const std::uint32_t>(out.tail);
         if ((given.flags & no_submission_array) == 0)
-            for (std::uint32_t i = 0; i != entries_; ++i) rings_.at<std::uint32_t>(in.array)[i] = i;
+            for (std::uint32_t i = 0; i != given.submissions; ++i)
+                rings_.at<std::uint32_t>(in.array)[i] = i;
         return 0;
     }
 
@@ -250,19 +260,19 @@ private:
     std::size_t aside_next_ = 0;
     mapping rings_;
     mapping space_;
+    mapping own_;  // zeros in the child of fork(2)
+    std::uint32_t* room_ = nullptr;
     submission* requests_ = nullptr;
     completion* results_ = nullptr;
     std::uint32_t* submission_head_ = nullptr;
     std::uint32_t* submission_tail_ = nullptr;
     std::uint32_t* completion_head_ = nullptr;
     const std::uint32_t* completion_tail_ = nullptr;
-    std::uint32_t entries_ = 0;
     std::uint32_t mask_ = 0;
     std::uint32_t results_mask_ = 0;
     std::uint32_t tail_ = 0;  // of the submissions that were asked for
     bool enabled_ = false;
     bool lets_go_at_once_ = false;
-    pid_t owner_ = 0;  // the process that uses it, once enabled
 };
 
 }  // namespace tcp::inline v0::detail::io_uring
