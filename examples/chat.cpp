@@ -1,7 +1,9 @@
-// A chat room: what one says, all hear. `chat [port]`, 12345 if left out; then `nc localhost
-// 12345`.
+// A chat room: what one says, all hear, line by line. `chat [port]`, 12345 if left out; then
+// `nc localhost 12345`.
+#include <cstddef>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <tcp/group.hpp>
 #include <tcp/server.hpp>
 
@@ -15,15 +17,19 @@ struct guest {
         in.join(*room, peer);
         room->send(name + " came\n");
     }
-    void on_data(tcp::connection&, tcp::bytes said) {
-        room->send(name + ": " + std::string{tcp::as_text(said)});
+    std::size_t on_data(tcp::connection&, tcp::bytes data) {
+        const std::size_t end = tcp::as_text(data).find('\n');
+        if (end == std::string_view::npos) return 0;  // shown again when more has come
+        room->send(name + ": " + std::string{tcp::as_text(data.first(end + 1))});
+        return end + 1;
     }
     void on_close(tcp::connection&, const tcp::close_reason&) { room->send(name + " left\n"); }
 };
 
 int main(int argc, char** argv) {
     tcp::group room;
-    tcp::server<guest> server{guest{&room, {}, {}}, tcp::options{.threads = 0}};
+    tcp::server<guest> server{guest{&room, {}, {}},
+                              tcp::options{.receive_limit = 1000, .threads = 0}};
     server.bind(argc > 1 ? std::atoi(argv[1]) : 12345);
     server.listen();
     server.run();

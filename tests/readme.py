@@ -2,7 +2,7 @@
 """Checks that README.md tells the truth: its programs compile, its commands run.
 
 The first C++ block is examples/echo.cpp, byte for byte, and others are
-examples/echo_coroutine.cpp and examples/chat.cpp. The first shell block is the two commands of
+examples/echo_coroutine.cpp, chat.cpp and send_file.cpp. The first shell block is the two commands of
 the first screen: the compiler line is run as it stands and what it builds must echo; tests/run must
 be there. Every other C++ block that includes something is compiled, and run if it is a simulation.
 """
@@ -65,7 +65,7 @@ commands = next((body for language, body in blocks if language == "sh"), "").spl
 
 if not programs or programs[0] != (ROOT / "examples/echo.cpp").read_text():
     fail("the first C++ block is not examples/echo.cpp; make them the same, byte for byte.")
-for name in ("examples/echo_coroutine.cpp", "examples/chat.cpp"):
+for name in ("examples/echo_coroutine.cpp", "examples/chat.cpp", "examples/send_file.cpp"):
     if (ROOT / name).read_text() not in programs:
         fail(f"no C++ block is {name}; make them the same, byte for byte.")
 if len(commands) != 2:

@@ -17,7 +17,8 @@ struct options {
     /// is above send_queue_limit counts as that.
     std::size_t high_mark = 64 * 1024;
 
-    /// It goes on reading, and on_writable is called, when its queue has fallen to this.
+    /// It goes on reading, and on_writable is called, when its queue has fallen to this. Also where
+    /// the system takes at once what a hook has queued above the high mark.
     std::size_t low_mark = 16 * 1024;
 
     /// A send that finds more than this in the queue ends the connection (tcp::limit::send_queue).
@@ -25,7 +26,8 @@ struct options {
     std::size_t send_queue_limit = 64 * 1024 * 1024;
 
     /// The most that is kept of what an on_data that returns a count did not take
-    /// (tcp::limit::receive).
+    /// (tcp::limit::receive). A message up to this is always shown in one piece; whether a larger
+    /// one is depends on how it arrives.
     std::size_t receive_limit = 1024 * 1024;
 
     /// The most that one on_data is shown. One such buffer serves all connections of a loop; one
@@ -65,7 +67,8 @@ struct options {
 
     /// How long after close() the queue may take to be sent, and the peer to finish. With something
     /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is
-    /// left to the system.
+    /// left to the system. After a send that failed: how long what the peer sent before may wait to
+    /// be received.
     duration close_timeout = duration::milliseconds(5'000);
 
     /// The deadlines of a connection; duration::max(), and everything above 12 days, is none. What
