@@ -37,6 +37,9 @@ struct without_options {};
 /// What can fail comes twice: throwing std::system_error, whose what() says what to do, and with a
 /// std::error_code&. One thread at a time; stop(), drain(), statistics() and the destructor are for
 /// any thread.
+///
+/// It may be made before fork(2) and run in several processes: each serves those whom it accepts.
+/// Stopping or destroying it in one takes nothing from the others.
 template <class Handler = echo, class Engine = native_engine>
 class server {
     static_assert(

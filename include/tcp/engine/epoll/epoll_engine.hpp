@@ -57,15 +57,17 @@ public:
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
         if (l.armed) return 0;
-        const int error =
-            set_.add(l.socket.get(), EPOLLIN | EPOLLEXCLUSIVE, key_of({listener_slot, id}));
+        l.armed = true;
+        // In a child of fork(2), wait() puts it into a set of the child's own.
+        const int error = set_.is_of_another_process() ? 0 : watch_listener(id);
         l.armed = error == 0;
         return error;
     }
 
     void pause_accept(listener_id id) {
         listener_state& l = listeners_[id];
-        if (std::exchange(l.armed, false)) set_.remove(l.socket.get());
+        if (std::exchange(l.armed, false) && !set_.is_of_another_process())
+            set_.remove(l.socket.get());
     }
 
     [[gnu::cold]] void close_listeners() {
@@ -78,12 +80,11 @@ public:
     // ---- connections ----
 
     int open(connection_id id, int socket) {
-        constexpr std::uint32_t all = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
         int error = ENOMEM;
         try {
             if (id.slot < none) {
                 states_.grow_to(id.slot);
-                error = set_.add(socket, all, key_of(id));
+                error = set_.add(socket, all_edges, key_of(id));
             }
         } catch (const std::bad_alloc&) {  // that is what it says already
         }
@@ -126,7 +127,7 @@ public:
 
     bool close(connection_id id, close_mode mode) {
         state& c = states_[id.slot];
-        if (mode == close_mode::reset) detail::reset_on_close(c.fd);
+        if (mode == close_mode::reset && !is_shared(id)) detail::reset_on_close(c.fd);
         c.flags = c.flags & in_list;
         ::close(std::exchange(c.fd, -1));  // which takes it out of the epoll set
         return true;
@@ -148,6 +149,8 @@ public:
 
     template <engine_sink Sink>
     void wait(duration timeout, Sink& sink) {
+        if (set_.is_of_another_process()) [[unlikely]]
+            move_to_this_process();
         epoll_event events[most_events];
         const std::uint32_t last_ready = last_ready_;
         if (last_ready != none) timeout = {};
@@ -204,6 +207,36 @@ private:
     static connection_id id_of(const epoll_event& event) noexcept {
         const std::uint64_t key = event.data.u64;
         return {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)};
+    }
+
+    static constexpr std::uint32_t all_edges = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+
+    int watch_listener(listener_id id) noexcept {
+        return set_.add(listeners_[id].socket.get(), EPOLLIN | EPOLLEXCLUSIVE,
+                        key_of({listener_slot, id}));
+    }
+
+    /// In the child of fork(2): what was armed before, in a set of its own. Throws
+    /// std::system_error when there are no descriptors or no memory.
+    [[gnu::cold, gnu::noinline]] void move_to_this_process() {
+        if (states_.size() != 0) shared_.grow_to(states_.size() - 1);
+        set_.renew(key_of({wake_slot, 0}));
+        int error = 0;
+        for (listener_id id = 0; id != listener_count_ && error == 0; ++id)
+            if (listeners_[id].armed) error = watch_listener(id);
+        for (std::uint32_t slot = 0; slot != states_.size() && error == 0; ++slot) {
+            const state& c = states_[slot];
+            if (c.fd < 0) continue;
+            shared_[slot] = c.generation;
+            error = set_.add(c.fd, all_edges, key_of({slot, c.generation}));
+        }
+        if (error != 0) detail::fail({error, std::system_category()}, "epoll_ctl");
+    }
+
+    /// Whether the parent of this process has the connection, too: a reset would be one for both.
+    [[gnu::cold]] bool is_shared(connection_id id) const noexcept {
+        return set_.is_of_another_process() ||
+               (id.slot < shared_.size() && shared_[id.slot] == id.generation);
     }
 
     bool is(const state& c, connection_id id) const noexcept {
@@ -336,6 +369,7 @@ private:
     detail::receive_buffer buffer_;
     detail::epoll_set set_{key_of({wake_slot, 0})};
     detail::slot_array<state, 256> states_;
+    detail::slot_array<std::uint32_t, 256> shared_;  // by slot: the generation the parent has, too
     std::uint32_t first_ready_ = none;
     std::uint32_t last_ready_ = none;
 };

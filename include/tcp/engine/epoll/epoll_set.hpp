@@ -7,8 +7,10 @@
 #include <climits>
 #include <cstdint>
 #include <system_error>
+#include <utility>
 
 #include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/fork_mark.hpp>
 #include <tcp/detail/sentence.hpp>
 #include <tcp/detail/wakeup.hpp>
 #include <tcp/duration.hpp>
@@ -19,10 +21,20 @@ namespace tcp::inline v0::detail {
 class epoll_set {
 public:
     /// Throws std::system_error when there are no descriptors or no memory. Wakes come as wake_key.
-    [[gnu::cold]] explicit epoll_set(std::uint64_t wake_key)
-        : epoll_{checked_descriptor(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")} {
-        if (const int error = add(wakeup_.fd(), EPOLLIN | EPOLLET, wake_key); error != 0)
-            fail({error, std::system_category()}, "epoll_ctl");
+    [[gnu::cold]] explicit epoll_set(std::uint64_t wake_key) { renew(wake_key); }
+
+    /// A set is shared over fork(2): in the child it is the parent's, to be left alone.
+    bool is_of_another_process() const noexcept { return mark_.is_of_another_process(); }
+
+    /// One of this process, with nothing in it. The wakes stay the same: one of either process is
+    /// seen by both, and harms neither. Throws as above.
+    [[gnu::cold]] void renew(std::uint64_t wake_key) {
+        epoll_ = descriptor{checked_descriptor(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")};
+        fork_mark mine;
+        int error = mine.open(1);
+        if (error == 0) error = add(wakeup_.fd(), EPOLLIN | EPOLLET, wake_key);
+        if (error != 0) fail({error, std::system_category()}, "epoll_ctl");
+        mark_ = std::move(mine);
     }
 
     /// 0, or an errno.
@@ -55,6 +67,7 @@ public:
 private:
     descriptor epoll_;
     wakeup wakeup_;
+    fork_mark mark_;
 };
 
 }  // namespace tcp::inline v0::detail

@@ -166,7 +166,9 @@ public:
     bool close(connection_id id, close_mode mode) {
         state& c = states_[id.slot];
         c.clear(receiving);
-        if (mode == close_mode::reset) c.set(reset);
+        // A reset would be one for the parent of this process, too.
+        const bool shared = c.shared || ring_.is_of_another_process();
+        if (mode == close_mode::reset && !shared) c.set(reset);
         if (!c.has(asked)) {
             close_now(c);
             return true;
@@ -263,7 +265,8 @@ private:
             if (!std::exchange(shown_is_held_, false)) buffers_.give_back(shown_id_);
             shown_id_ = no_buffer;
         }
-        if (one.result > 0 && c.has(closing)) c.set(reset);  // as close(2) does with unread input
+        if (one.result > 0 && c.has(closing) && !c.shared)
+            c.set(reset);  // as close(2) does with unread input
         if (one.result <= 0 && !c.has(closing)) received_nothing(id, c, -one.result, sink);
         if ((one.flags & detail::io_uring::more_to_come) == 0) settle(id, c, sink);
     }

@@ -244,7 +244,9 @@ private:
 
     void ask_again(state& c, std::size_t slot, bool forked) {
         if (c.fd < 0) return;
-        if (std::exchange(c.in_table, false)) c.fd = no_descriptor;
+        if (c.in_table) c.fd = no_descriptor;
+        c.in_table = false;
+        c.shared = c.shared || forked;
         const connection_id id{static_cast<std::uint32_t>(slot), c.generation};
         const std::uint16_t before = c.flags;
         constexpr unsigned gone =

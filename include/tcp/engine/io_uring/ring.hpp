@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <tcp/detail/descriptor.hpp>
+#include <tcp/detail/fork_mark.hpp>
 #include <tcp/detail/platform.hpp>
 #include <tcp/duration.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
@@ -104,7 +105,7 @@ public:
     }
 
     /// Whether enter() has to come before the next ask().
-    bool full() const noexcept { return tail_ - load(submission_head_) >= *room_; }
+    bool full() const noexcept { return tail_ - load(submission_head_) >= room_.number(); }
     bool has_requests() const noexcept { return tail_ != load(submission_head_); }
 
     /// Room for one request.
@@ -183,7 +184,7 @@ public:
     }
     /// The memory of a ring is shared over fork(2): in the child it is full, and whatever the
     /// child wrote there would be done by the parent.
-    bool is_of_another_process() const noexcept { return *room_ == 0; }
+    bool is_of_another_process() const noexcept { return room_.is_of_another_process(); }
     /// Nothing is in it any more, whatever the other process does with it.
     void forget() noexcept {
         static std::uint32_t none = 0;
@@ -235,12 +236,7 @@ private:
                                          submissions_at);
             error != 0)
             return error;
-        if (const int error = own_.map(sizeof *room_, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            error != 0)
-            return error;
-        room_ = own_.at<std::uint32_t>();
-        if (::madvise(room_, sizeof *room_, MADV_WIPEONFORK) != 0) return errno;
-        *room_ = given.submissions;
+        if (const int error = room_.open(given.submissions); error != 0) return error;
         requests_ = space_.at<submission>();
         mask_ = given.submissions - 1;
         submission_head_ = rings_.at<std::uint32_t>(in.head);
@@ -260,8 +256,7 @@ private:
     std::size_t aside_next_ = 0;
     mapping rings_;
     mapping space_;
-    mapping own_;  // zeros in the child of fork(2)
-    std::uint32_t* room_ = nullptr;
+    fork_mark room_;
     submission* requests_ = nullptr;
     completion* results_ = nullptr;
     std::uint32_t* submission_head_ = nullptr;

@@ -61,7 +61,8 @@ struct state : state_flags {
     std::uint32_t generation = 0;
     std::uint16_t flags = 0;
     buffer_id sends_from = no_buffer;  // the buffer of the send in flight
-    bool in_table = false;
+    bool in_table : 1 = false;
+    bool shared : 1 = false;  // the parent of this process has it, too
 
     bool has(flag f) const noexcept { return (flags & f) != 0; }
     void set(flag f) noexcept { flags = static_cast<std::uint16_t>(flags | f); }

@@ -1,9 +1,10 @@
-// fork(2) copies a ring but not what it is for: the child must neither do what the parent had asked
-// for nor write where the parent writes.
+// fork(2) shares an epoll set and a ring between two processes: the child must neither take the
+// parent's events, nor do what the parent had asked for, nor write where the parent writes.
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -14,6 +15,7 @@
 
 #include <doctest/doctest.h>
 
+#include <tcp/engine/epoll/epoll_engine.hpp>
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 
@@ -25,7 +27,10 @@ using tests::blocking_client;
 
 namespace {
 
-using echo_server = tcp::server<tcp::echo, tcp::io_uring_engine>;
+template <class Engine>
+using echo_server = tcp::server<tcp::echo, Engine>;
+
+#define ENGINES tcp::epoll_engine, tcp::io_uring_engine
 
 /// A child of fork(2) that does this and ends; it does not outlive this test.
 class child {
@@ -60,14 +65,19 @@ private:
 
 }  // namespace
 
-TEST_CASE("children of fork(2) that begin while another one serves leave it alone") {
-    echo_server server;
+TEST_CASE_TEMPLATE("children of fork(2) that begin while another one serves leave it alone", Engine,
+                   ENGINES) {
+    echo_server<Engine> server;
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     const child serves{[&] { server.run(); }};
     std::vector<blocking_client> clients;
-    for (int i = 0; i != 32; ++i) clients.emplace_back(where);
-    bool all = true, done = false;
+    for (int i = 0; i != 32; ++i) {
+        clients.emplace_back(where);
+        CHECK(clients.back().echoes("hello"));  // so it is that one's
+    }
+    bool all = true;
+    std::atomic<bool> done{false};
     std::thread load{[&] {
         const std::string text(64, 'x');
         for (int round = 0; all && round != 2'000; ++round) {
@@ -77,7 +87,7 @@ TEST_CASE("children of fork(2) that begin while another one serves leave it alon
         done = true;
     }};
     int late = 0, born = 0;
-    while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE) && born != 500) {
+    while (!done && born != 500) {
         child another{[&] { server.run_for(0ms); }};
         ++born;
         if (!another.ends()) ++late;
@@ -88,8 +98,9 @@ TEST_CASE("children of fork(2) that begin while another one serves leave it alon
     CHECK(born > 10);
 }
 
-TEST_CASE("who connects to the child of a process that serves no more is accepted at once") {
-    echo_server server;
+TEST_CASE_TEMPLATE("who connects to the child of a process that serves no more is accepted at once",
+                   Engine, ENGINES) {
+    echo_server<Engine> server;
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     server.run_for(10ms);
@@ -101,8 +112,9 @@ TEST_CASE("who connects to the child of a process that serves no more is accepte
     CHECK(std::chrono::steady_clock::now() - begin < 1s);
 }
 
-TEST_CASE("a send that was under way at fork(2) does not keep the child") {
-    std::optional<echo_server> server{std::in_place};
+TEST_CASE_TEMPLATE("a send that was under way at fork(2) does not keep the child", Engine,
+                   ENGINES) {
+    std::optional<echo_server<Engine>> server{std::in_place};
     const tcp::endpoint where = server->bind("127.0.0.1:0");
     server->listen();
     const blocking_client client{where};
@@ -118,4 +130,53 @@ TEST_CASE("a send that was under way at fork(2) does not keep the child") {
     CHECK(serves.ends());
     server->poll();
     CHECK(client.receive(5) == "hello");
+}
+
+TEST_CASE_TEMPLATE("a child of fork(2) that destroys the server takes nothing from its parent",
+                   Engine, ENGINES) {
+    std::optional<echo_server<Engine>> server{std::in_place};
+    const tcp::endpoint where = server->bind("127.0.0.1:0");
+    server->listen();
+    const blocking_client client{where};
+    while (server->statistics().open != 1) server->poll();
+    for (const bool served_before : {false, true}) {
+        CAPTURE(served_before);
+        child destroys{[&] {
+            if (served_before) server->run_for(10ms);
+            server.reset();
+        }};
+        CHECK(destroys.ends());
+    }
+    std::thread runner{[&] { server->run(); }};
+    CHECK(client.echoes("hello"));
+    const blocking_client another{where};
+    CHECK(another.echoes("hello"));
+    server->stop();
+    runner.join();
+}
+
+TEST_CASE_TEMPLATE("a reset in the child of fork(2) is none for its parent", Engine, ENGINES) {
+    struct aborting {
+        const bool* in_child;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            peer.send(data);
+            if (*in_child) peer.abort();
+        }
+    };
+    bool in_child = false;
+    tcp::server<aborting, Engine> server{aborting{&in_child}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    const blocking_client client{where};
+    while (server.statistics().open != 1) server.poll();
+    child aborts{[&] {
+        in_child = true;
+        while (server.statistics().open != 0) server.run_for(1ms);
+    }};
+    CHECK(client.send("1"));
+    CHECK(aborts.ends());
+    std::thread runner{[&] { server.run(); }};
+    CHECK(client.echoes("2"));
+    server.stop();
+    runner.join();
 }
