@@ -132,9 +132,11 @@ public:
         const std::int64_t ns = timeout.nanoseconds();
         kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
         wait_argument argument{};
-        if (timeout != duration::max()) argument.timeout = address_of(&time);
+        argument.timeout = address_of(&time);
+        const bool limited = ns > 0 && timeout != duration::max();  // else there is nothing to copy
         const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
-                                 get_events | extended_argument, &argument, sizeof argument);
+                                 get_events | (limited ? extended_argument : 0),
+                                 limited ? &argument : nullptr, limited ? sizeof argument : 0);
         return n < 0 ? errno : 0;
     }
 
