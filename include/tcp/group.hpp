@@ -60,7 +60,9 @@ private:
 /// gives it to its own members.
 ///
 /// A member that does not read keeps what it is sent in its queue, as with connection::send(): at
-/// options::send_queue_limit it is ended, alone.
+/// options::send_queue_limit it is ended, alone. What is sent waits, bytes stored once, until each
+/// loop takes it: who sends faster than the loops go uses memory. The group remembers each loop
+/// that a member was on, with some KB, as long as it lives.
 class group {
 public:
     group() = default;

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -187,4 +188,33 @@ TEST_CASE("no more than the limit of a send queue is under way from handles") {
     CHECK(how.reached == tcp::limit::send_queue);
     CHECK(how.unsent == sent);
     CHECK(client.over());
+}
+
+TEST_CASE("a send of a handle that is refused ends the connection, however fast the loop is") {
+    struct known {
+        std::atomic<bool>* there;
+        tcp::connection_handle* peer;
+        void on_open(tcp::connection& c) const {
+            *peer = c.handle();
+            *there = true;
+        }
+    };
+    std::atomic<bool> there{false};
+    tcp::connection_handle peer;
+    tcp::server<known> server{known{&there, &peer}, tcp::options{.send_queue_limit = 64}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::thread runner{[&] { server.run(); }};
+    for (int i = 0; i != 200; ++i) {
+        const tests::blocking_client client{where};
+        while (!there) std::this_thread::yield();
+        there = false;
+        tcp::send_result last;
+        for (int sent = 0; last && sent != 100'000; ++sent) last = peer.send("0123456789");
+        CHECK(!last);
+        while (server.statistics().open != 0) std::this_thread::yield();
+        CHECK(!peer.open());
+    }
+    server.stop();
+    runner.join();
 }

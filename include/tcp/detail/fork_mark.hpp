@@ -13,8 +13,8 @@
 
 namespace tcp::inline v0::detail {
 
-/// A number that is 0 in every child of the process that opened it. To look at it costs what any
-/// number costs. madvise(2), MADV_WIPEONFORK.
+/// A number that is 0 in every child of the process that opened it, where the system can do that:
+/// madvise(2), MADV_WIPEONFORK. To look at it costs what any number costs.
 class fork_mark {
 public:
     fork_mark() noexcept = default;
@@ -33,7 +33,7 @@ public:
                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) return errno;
         number_ = static_cast<std::uint32_t*>(page);
-        if (::madvise(page, sizeof number, MADV_WIPEONFORK) != 0) return errno;
+        ::madvise(page, sizeof number, MADV_WIPEONFORK);
         *number_ = number;
         return 0;
     }

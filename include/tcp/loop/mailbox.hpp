@@ -71,10 +71,11 @@ public:
     /// In a condition: whether no more than so many bytes posted to the connection of this slot
     /// have not reached it. The one after which it is false makes arrived() say so.
     bool has_room(std::uint32_t slot, std::size_t most) noexcept {
-        const std::size_t bytes = under_way_[slot].load_relaxed();
-        if (bytes <= most) return true;
-        if ((bytes & refused) == 0) under_way_[slot].fetch_add(refused);
-        return false;
+        for (;;) {  // the loop takes away from it meanwhile
+            const std::size_t bytes = under_way_[slot].load_relaxed();
+            if (bytes <= most) return true;
+            if (under_way_[slot].compare_exchange(bytes, bytes | refused)) return false;
+        }
     }
 
     /// Whether the loop is there and this condition holds.
