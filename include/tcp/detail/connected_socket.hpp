@@ -24,7 +24,7 @@ inline void reset_on_close(int socket) noexcept {
 inline void reset_now(int socket) noexcept {
     sockaddr nobody{};
     nobody.sa_family = AF_UNSPEC;
-    ::connect(socket, &nobody, sizeof nobody);
+    static_cast<void>(::connect(socket, &nobody, sizeof nobody));  // else it ends with close(2)
 }
 
 /// Whether it is a unix-domain socket.
