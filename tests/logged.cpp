@@ -299,6 +299,36 @@ TEST_CASE("logged: a handler without on_data, on_end or on_timeout ends as it wo
     CHECK(on.server.statistics().timeouts == 1);
 }
 
+TEST_CASE("logged: a coroutine pauses as it does without") {
+    auto burst = [](connection& peer) -> tcp::task<> {
+        while (auto data = co_await peer.receive()) peer.send(std::string(100'000, 'x'));
+    };
+    const auto pauses = [](auto&& server, tcp::simulation& world) {
+        server.bind(7);
+        server.listen();
+        auto client = world.connect(7);
+        for (int i = 0; i != 20; ++i) {
+            client.send("!");
+            server.run_for(1s);
+        }
+        CHECK(client.received_size() == 2'000'000);
+        return server.statistics().pauses;
+    };
+    tcp::simulation::faults wide;
+    wide.send_capacity = wide.client_window = 90'000;
+    tcp::simulation plain_world{1, wide}, logged_world{1, wide};
+    lines said;
+    using serves = decltype(burst);
+    const auto plain = pauses(
+        tcp::server<serves, tcp::simulated_engine>{serves{burst}, {}, plain_world}, plain_world);
+    const auto logged = pauses(
+        tcp::server<tcp::logged<serves, to_list>, tcp::simulated_engine>{
+            tcp::logged{serves{burst}, to_list{&said}}, {}, logged_world},
+        logged_world);
+    CHECK(plain == logged);
+    for (const std::string& line : said) CHECK(line.find("has room") == line.npos);
+}
+
 TEST_CASE("logged: on_writable, and what a deaf client was not sent") {
     struct floods {
         void on_open(connection& peer) { peer.send(std::string(50'000, 'x')); }

@@ -155,9 +155,9 @@ public:
     // it throws std::system_error (std::errc::invalid_argument). Each gives a tcp::received: bytes
     // that are valid until the next co_await, or how receiving ended. A reset gives the system's
     // error, everything else that ends the connection std::errc::connection_aborted. Receiving
-    // after pause_receive() resumes it. `co_await peer.send(...)` sends at once and waits as long
-    // as this connection's queue is above the high mark, to whichever one sends, and gives the
-    // send_result.
+    // after pause_receive() resumes it. `co_await peer.send(...)` sends at once and gives the
+    // send_result; where this connection's queue, to whichever one sends, is above the high mark
+    // then, it waits until that has fallen to the low mark.
 
     /// Waits for bytes and gives all that are there. The peer's end gives none and no error; a
     /// receive after that one closes the connection.

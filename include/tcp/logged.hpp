@@ -210,7 +210,9 @@ private:
     void remember(const connection& peer) noexcept {
         try {
             const endpoint remote = peer.remote_endpoint();
+            constexpr std::size_t longest = 120;  // what happened must fit behind it
             name_ = std::string_view{escaped{remote.to_string()}};
+            if (name_.size() > longest) name_.replace(longest, std::string::npos, "...");
             // Clients of unix-domain sockets seldom have a name.
             if (name_ == "unix:" || name_.empty())
                 name_ += std::string_view{
@@ -272,9 +274,24 @@ template <class Base>
 using with_on_timeout =
     std::conditional_t<has_on_timeout<typename Base::hooks>, logged_on_timeout<Base>, Base>;
 
+// A coroutine.
+template <class Base>
+class logged_waits : public Base {
+public:
+    using Base::Base;
+    using says_when_it_waits = void;
+};
+template <class Hooks>
+concept waits_by_itself = requires {
+    typename Hooks::says_when_it_waits;
+};
+template <class Base>
+using with_waits =
+    std::conditional_t<waits_by_itself<typename Base::hooks>, logged_waits<Base>, Base>;
+
 template <class Handler, class Sink>
 using all_logged_hooks =
-    with_on_timeout<with_on_writable<with_on_end<logged_hooks<Handler, Sink>>>>;
+    with_waits<with_on_timeout<with_on_writable<with_on_end<logged_hooks<Handler, Sink>>>>>;
 
 }  // namespace detail
 

@@ -14,6 +14,8 @@
 #include <doctest/doctest.h>
 
 #include <tcp/access_list.hpp>
+#include <tcp/detail/address_counts.hpp>
+#include <tcp/detail/platform.hpp>
 
 #include "beds.hpp"
 
@@ -146,6 +148,33 @@ TEST_CASE("15 max_connections_per_address: addresses do not count for one anothe
     const auto one = from("127.0.0.2"), two = from("127.0.0.3"), again = from("127.0.0.2");
     CHECK(server.statistics().open == 2);
     CHECK(server.statistics().refused == 1);
+}
+
+TEST_CASE("15 max_connections_per_address: clients of a unix-domain socket are nobody else") {
+    using tcp::endpoint;
+    using tcp::detail::address_key;
+    const address_key local{endpoint::parse("unix:@somebody")};
+    CHECK(local == address_key{endpoint::parse("unix:/path")});
+    for (const char* other : {"[::1]:1", "[::]:1", "0.0.0.0:1", "127.0.0.1:1", "255.255.255.255:1"})
+        CHECK(!(local == address_key{endpoint::parse(other)}));
+    CHECK(address_key{endpoint::parse("[2001:db8:0:1::1]:1")} ==
+          address_key{endpoint::parse("[2001:db8:0:1::2]:2")});
+}
+
+TEST_CASE("15 max_connections_per_address: the networks of one site are spread over the table") {
+    std::vector<int> buckets(1024);
+    for (int network = 0; network != 65'536; ++network) {
+        sockaddr_in6 v6{};
+        v6.sin6_family = AF_INET6;
+        v6.sin6_addr.s6_addr[0] = 0x20;
+        v6.sin6_addr.s6_addr[6] = static_cast<unsigned char>(network >> 8);
+        v6.sin6_addr.s6_addr[7] = static_cast<unsigned char>(network & 0xff);
+        const auto peer =
+            tcp::endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&v6), sizeof v6);
+        const std::uint64_t hash = tcp::detail::address_key{peer}.hash();
+        ++buckets[static_cast<std::size_t>(hash >> 32) % buckets.size()];
+    }
+    CHECK(*std::max_element(buckets.begin(), buckets.end()) < 2 * 64);
 }
 
 TEST_CASE_TEMPLATE("20 admit: asked with the address, before a handler is made", Bed,

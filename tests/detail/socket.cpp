@@ -6,12 +6,14 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <cstddef>
 #include <fstream>
 #include <ostream>  // doctest prints error codes
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -702,6 +704,21 @@ TEST_CASE("unix-domain: who does not get the lock of the folder leaves a dead fi
     CHECK(exists(here.file()));
     other.reset();
     CHECK(!bind_to(where).failure);
+    unlink(here.file().c_str());
+}
+
+TEST_CASE("unix-domain: a neighbour that replaces its own file in the folder is waited for") {
+    const tests::temporary_folder here;
+    const endpoint where = endpoint::parse("unix:" + here.file());
+    bind_to(where);  // leaves a dead file
+    descriptor other{open(here.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    REQUIRE(flock(other.get(), LOCK_EX) == 0);
+    std::thread neighbour{[&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        other.reset();
+    }};
+    CHECK(!bind_to(where).failure);
+    neighbour.join();
     unlink(here.file().c_str());
 }
 

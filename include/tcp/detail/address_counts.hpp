@@ -45,11 +45,16 @@ struct address_key {
         } else if (peer.family() == address_family::ipv6) {
             std::memcpy(&high, &reinterpret_cast<const sockaddr_in6*>(peer.data())->sin6_addr,
                         sizeof high);
+        } else {
+            low = static_cast<std::uint64_t>(-1);  // as no address has it
         }
     }
     friend bool operator==(const address_key&, const address_key&) noexcept = default;
+    /// A multiplication carries upwards only, and the networks of one site differ in the last bytes
+    /// of `high`: they are folded down before.
     std::uint64_t hash() const noexcept {
-        return (high ^ low * 0x9e3779b97f4a7c15U) * 0xff51afd7ed558ccdU;
+        const std::uint64_t mixed = high ^ low * 0x9e3779b97f4a7c15U;
+        return (mixed ^ mixed >> 32) * 0xff51afd7ed558ccdU;
     }
 };
 

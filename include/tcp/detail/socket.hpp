@@ -1,6 +1,9 @@
 // Listening sockets of Linux, the files of unix-domain ones, and the endpoints of a socket.
 #pragma once
 
+#include <time.h>
+
+#include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <system_error>
@@ -66,13 +69,18 @@ inline std::string_view name_of(const endpoint& where) noexcept {
     if (failure != EADDRINUSE || path.empty()) return failure;
 
     // Of two servers that start at once one could remove the file that the other has just made. The
-    // lock of the folder prevents it: who does not get it sees the other replace the file.
+    // lock of the folder prevents it. It may be a neighbour's, who replaces another file: that one
+    // is waited for, up to a tenth of a second.
     const std::size_t slash = name_of(where).rfind('/');
     const sentence folder{slash == std::string_view::npos ? "."
                                                           : name_of(where).substr(0, slash + 1)};
     const descriptor lock{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return EADDRINUSE;
+    for (int left = 50; lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; --left) {
+        if (errno != EWOULDBLOCK) break;
+        if (left == 0) return EADDRINUSE;
+        const timespec a_moment{.tv_sec = 0, .tv_nsec = 2'000'000};
+        ::nanosleep(&a_moment, nullptr);
+    }
 
     struct stat file {};
     if (::lstat(path.c_str(), &file) != 0 || !S_ISSOCK(file.st_mode) || has_owner(where) ||

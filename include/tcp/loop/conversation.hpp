@@ -2,7 +2,8 @@
 //
 // Nothing in a coroutine resumes another one. Who goes on is written down, and a loop in the hook
 // that woke the first resumes one after the other: however many awaits complete at once, and in
-// whatever depth of tasks, they use no stack, optimised or not.
+// whatever depth of tasks, they use no stack, optimised or not. Only where a coroutine ends in the
+// middle, its frames are destroyed from the outside in, and a frame for each task is on the stack.
 //
 //   going ──► waits_for_data ──(on_data, on_end, on_close)──► going
 //     │ ────► waits_for_these ─(the same, with all of it)───► going
