@@ -97,9 +97,7 @@ public:
     /// above options::high_mark. After a hook that saw this false, on_writable or on_close follows:
     ///
     ///     while (peer.writable() && has_more()) peer.send(next_piece());
-    bool writable() const noexcept {
-        return (flags_ & no_send) == 0 && send_queue_size() <= loop_->high_mark;
-    }
+    bool writable() const noexcept { return (flags_ & no_send) == 0 && !above_high_mark(); }
 
     /// Ends the connection in order: what is queued is sent, then FIN; then the peer has
     /// options::close_timeout, from now, to finish too. What it still sends is dropped. on_data is
@@ -230,6 +228,11 @@ private:
         reset_now = abort_wanted | reset_wanted,
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
+
+    // Not compiled into each user it would cost an echo in a coroutine ten instructions.
+    [[gnu::always_inline]] bool above_high_mark() const noexcept {
+        return send_queue_size() > loop_->high_mark;
+    }
 
     bytes lent() const noexcept { return loop_->current == this ? loop_->lent : bytes{}; }
 

@@ -691,35 +691,42 @@ TEST_CASE("unix-domain: of many that start at once over a dead file, one gets it
     unlink(here.file().c_str());
 }
 
-TEST_CASE("unix-domain: who does not get the lock of the folder leaves a dead file to who has it") {
-    const tests::temporary_folder here;
-    const endpoint where = endpoint::parse("unix:" + here.file());
-    bind_to(where);  // leaves a dead file
+namespace {
+
+/// A dead socket file in a folder whose lock somebody else has.
+struct locked_folder {
+    tests::temporary_folder here;
+    endpoint where = endpoint::parse("unix:" + here.file());
     descriptor other{open(here.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    REQUIRE(flock(other.get(), LOCK_EX) == 0);
-    CHECK(bind_to(where).failure == std::errc::address_in_use);
-    CHECK(exists(here.file()));
-    REQUIRE(flock(other.get(), LOCK_SH) == 0);
-    CHECK(bind_to(where).failure == std::errc::address_in_use);
-    CHECK(exists(here.file()));
-    other.reset();
-    CHECK(!bind_to(where).failure);
-    unlink(here.file().c_str());
+
+    locked_folder() {
+        bind_to(where);
+        REQUIRE(flock(other.get(), LOCK_EX) == 0);
+    }
+    ~locked_folder() { unlink(here.file().c_str()); }
+};
+
+}  // namespace
+
+TEST_CASE("unix-domain: who does not get the lock of the folder leaves a dead file to who has it") {
+    locked_folder folder;
+    CHECK(bind_to(folder.where).failure == std::errc::address_in_use);
+    CHECK(exists(folder.here.file()));
+    REQUIRE(flock(folder.other.get(), LOCK_SH) == 0);
+    CHECK(bind_to(folder.where).failure == std::errc::address_in_use);
+    CHECK(exists(folder.here.file()));
+    folder.other.reset();
+    CHECK(!bind_to(folder.where).failure);
 }
 
 TEST_CASE("unix-domain: a neighbour that replaces its own file in the folder is waited for") {
-    const tests::temporary_folder here;
-    const endpoint where = endpoint::parse("unix:" + here.file());
-    bind_to(where);  // leaves a dead file
-    descriptor other{open(here.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    REQUIRE(flock(other.get(), LOCK_EX) == 0);
+    locked_folder folder;
     std::thread neighbour{[&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        other.reset();
+        folder.other.reset();
     }};
-    CHECK(!bind_to(where).failure);
+    CHECK(!bind_to(folder.where).failure);
     neighbour.join();
-    unlink(here.file().c_str());
 }
 
 TEST_CASE("listener: removes the file it made") {

@@ -220,7 +220,7 @@ protected:
     /// system takes all of it at once.
     bool passed_high_mark(const slot_type& s) const noexcept {
         if constexpr (told_of_marks)
-            return s.send_queue_size() > high_mark;
+            return s.above_high_mark();
         else
             return false;
     }

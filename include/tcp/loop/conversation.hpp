@@ -203,7 +203,7 @@ public:
         if (!these.decided_by(unread_, peer_->loop_->receive_limit)) return end_is_due();
         return these.found() || may_refuse();
     }
-    bool has_room() const noexcept { return peer_->send_queue_size() <= peer_->loop_->high_mark; }
+    bool has_room() const noexcept { return !peer_->above_high_mark(); }
 
     /// Whether a receive or a send that fails at once may do so. A loop that ignores it would never
     /// end otherwise.

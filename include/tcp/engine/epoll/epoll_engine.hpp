@@ -57,7 +57,6 @@ public:
         listener_state& l = listeners_[id];
         l.one = mode == accept_mode::one;
         if (l.armed) return 0;
-        l.armed = true;
         // In a child of fork(2), wait() puts it into a set of the child's own.
         const int error = set_.is_of_another_process() ? 0 : watch_listener(id);
         l.armed = error == 0;

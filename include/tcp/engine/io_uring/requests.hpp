@@ -45,15 +45,13 @@ protected:
     ~requests() = default;
 
     submission& ask(operation what, int fd, std::uint64_t key) {
-        if (ring_.full()) [[unlikely]]
-            make_room();
+        need_room();
         return ring_.ask(what, fd, key);
     }
 
     /// The same of a connection.
     submission& ask(operation what, connection_id id, const state& c, op about) {
-        if (ring_.full()) [[unlikely]]
-            make_room();  // on another ring it may be another descriptor
+        need_room();  // on another ring it may be another descriptor
         submission& one = ring_.ask(what, c.fd, key_of(id, about));
         if (c.in_table) one.flags = registered_file;
         return one;
@@ -207,6 +205,10 @@ protected:
 private:
     static constexpr int no_descriptor = INT32_MAX;  // whatever is asked of it fails
 
+    void need_room() {
+        if (ring_.full()) [[unlikely]]
+            make_room();
+    }
     [[gnu::cold, gnu::noinline]] void make_room() {
         for (int left = 10; left != 0 && ring_.full(); --left) submit_now();  // memory comes again
         if (ring_.full()) fail({ENOMEM, std::system_category()}, "io_uring_enter");
@@ -252,12 +254,12 @@ private:
         constexpr unsigned gone =
             receive_asked | receive_cancelled | readable_asked | room_asked | watched;
         c.flags = static_cast<std::uint16_t>(c.flags & ~gone);
-        if (forked && c.has(closing)) c.clear(sending);
-        if (forked && c.has(sending)) ask(operation::send, no_descriptor, key_of(id, op::send));
         if (c.has(closing)) {
+            if (forked) c.clear(sending);
             ask(operation::nothing, -1, key_of(id, op::settle));
             return c.set(settles);
         }
+        if (forked && c.has(sending)) ask(operation::send, no_descriptor, key_of(id, op::send));
         if ((before & (receive_asked | readable_asked)) != 0 && c.has(receiving))
             ask_for_data(id, c);
         if ((before & room_asked) != 0) poll_edges(id, c, op::room, room_asked, POLLOUT);
