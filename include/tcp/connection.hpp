@@ -229,10 +229,7 @@ private:
         no_send = shutdown_wanted | close_wanted | abort_wanted | send_failed | finished,
     };
 
-    // Not compiled into each user it would cost an echo in a coroutine ten instructions.
-    [[gnu::always_inline]] bool above_high_mark() const noexcept {
-        return send_queue_size() > loop_->high_mark;
-    }
+    bool above_high_mark() const noexcept { return send_queue_size() > loop_->high_mark; }
 
     bytes lent() const noexcept { return loop_->current == this ? loop_->lent : bytes{}; }
 
