@@ -121,11 +121,11 @@ private:
         return bits != 64 ? bits : 64 + std::countl_zero(a.low ^ b.low);
     }
 
-    static address address_of(const unsigned char (&bytes)[16]) noexcept {
+    static address address_of(const unsigned char (&octets)[16]) noexcept {
         address result;
         for (int i = 0; i != 8; ++i) {
-            result.high = result.high << 8 | bytes[i];
-            result.low = result.low << 8 | bytes[i + 8];
+            result.high = result.high << 8 | octets[i];
+            result.low = result.low << 8 | octets[i + 8];
         }
         return result;
     }
@@ -232,10 +232,10 @@ private:
     result.ipv4 = !result.ipv6;
 
     char terminated[INET6_ADDRSTRLEN] = {};  // inet_pton(3) wants a NUL at the end
-    unsigned char bytes[16] = {};
+    unsigned char octets[16] = {};
     host.copy(terminated, sizeof terminated - 1);
     if (host.size() >= sizeof terminated || host.find('\0') != host.npos ||
-        inet_pton(result.ipv6 ? AF_INET6 : AF_INET, terminated, bytes) != 1)
+        inet_pton(result.ipv6 ? AF_INET6 : AF_INET, terminated, octets) != 1)
         return "no literal address is there, as in 10.0.0.0/8 or fd00::/8; tcp::resolve() looks up "
                "names";
     network& peers = result.peers;
@@ -248,7 +248,7 @@ private:
         peers.length = static_cast<int>(length);
     }
 
-    address written = address_of(bytes);
+    address written = address_of(octets);
     if (peers.length >= 96 && written.high == 0 && written.low >> 32 == 0xffff) {
         written = {written.low << 32, 0};  // mapped (RFC 4291 2.5.5.2)
         peers.length -= 96;
@@ -260,13 +260,13 @@ private:
 }
 
 [[gnu::cold]] inline detail::sentence access_list::text_of(const named& which) noexcept {
-    unsigned char bytes[16];
+    unsigned char octets[16];
     for (int i = 0; i != 8; ++i) {
-        bytes[i] = static_cast<unsigned char>(which.peers.first.high >> (56 - 8 * i));
-        bytes[i + 8] = static_cast<unsigned char>(which.peers.first.low >> (56 - 8 * i));
+        octets[i] = static_cast<unsigned char>(which.peers.first.high >> (56 - 8 * i));
+        octets[i + 8] = static_cast<unsigned char>(which.peers.first.low >> (56 - 8 * i));
     }
     char text[INET6_ADDRSTRLEN] = {};
-    return {inet_ntop(which.ipv6 ? AF_INET6 : AF_INET, bytes, text, sizeof text), "/",
+    return {inet_ntop(which.ipv6 ? AF_INET6 : AF_INET, octets, text, sizeof text), "/",
             detail::decimal{which.peers.length}};
 }
 

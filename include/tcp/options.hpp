@@ -60,15 +60,16 @@ struct options {
     /// Told what the server does; null for nobody. It outlives the server.
     tcp::observer* observer = nullptr;
 
-    /// The most that may wait to be sent to all connections together. Above it, a connection for
-    /// which something waits stops reading until that has left; the others go on, so what waits may
-    /// be more by what they are answered. Nothing is dropped and nobody is ended.
+    /// The most bytes that may wait to be sent to all connections together. Above it, a connection
+    /// for which something waits stops reading until that has left; the others go on, so what waits
+    /// may be more by what they are answered. Nothing is dropped and nobody is ended.
     std::size_t memory_limit = static_cast<std::size_t>(-1);
 
-    /// How long after close() the queue may take to be sent, and the peer to finish. With something
-    /// unsent then, the connection is reset (tcp::deadline::close); with everything sent, it is
-    /// left to the system. After a send that failed: how long what the peer sent before may wait to
-    /// be received.
+    /// How long behind close() the peer may take nothing of what is still queued, and then how long
+    /// it may take to finish. One that goes on reading, however slowly, gets all of it; lifetime
+    /// ends that, too. With something unsent then, the connection is reset (tcp::deadline::close);
+    /// with everything sent, it is left to the system. After a send that failed: how long what the
+    /// peer sent before may wait to be received.
     duration close_timeout = duration::milliseconds(5'000);
 
     /// The deadlines of a connection; duration::max(), and everything above 12 days, is none. What
@@ -77,9 +78,11 @@ struct options {
     /// the loop is busy with. Measured by the monotonic clock: setting the wall clock changes
     /// nothing.
     ///
-    /// idle: nothing was received and the system took nothing that was sent. receive: nothing was
+    /// idle: nothing was received, and nothing of what was sent was taken. receive: nothing was
     /// received; the time in which receiving is paused does not count. send: something is queued,
-    /// and the system takes none of it, since the peer reads nothing. lifetime: since accept.
+    /// and the peer takes nothing. lifetime: since accept. Taken is what the system takes; where it
+    /// has no room, what the peer's has taken (tcp(7), TCP_INFO), for it may read long before there
+    /// is room again. Of a unix-domain socket that is not known.
     duration idle_timeout = duration::max();
     duration receive_timeout = duration::max();
     duration send_timeout = duration::max();

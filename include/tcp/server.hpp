@@ -225,8 +225,9 @@ public:
     /// Before run(), run() returns at once. It stays stopped. Doing it twice is doing it once.
     void stop() noexcept { loops_->stop(); }
 
-    /// Stops accepting and lets the connections finish by themselves; closes those that are left
-    /// after so long (closed_by::drain_deadline). Then run() returns, and the server is stopped.
+    /// Accepts those that wait in the system's queue, some thousands at most, and then nobody more;
+    /// lets the connections finish by themselves; closes those that are left after so long
+    /// (closed_by::drain_deadline). Then run() returns, and the server is stopped.
     /// statistics().open says how many there are still. A second call sets another deadline.
     void drain(duration at_most) noexcept { loops_->drain(at_most); }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <signal.h>
-#include <time.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include <tcp/detail/atomic.hpp>
+#include <tcp/detail/clock.hpp>
 #include <tcp/detail/sentence.hpp>
 #include <tcp/duration.hpp>
 
@@ -107,8 +107,7 @@ private:
         detail::atomic<stop_on*>* link = &youngest;
         while (link->load_relaxed() != this) link = &link->load_relaxed()->older_;
         link->store_release(older_.load_relaxed());
-        const timespec a_moment{.tv_sec = 0, .tv_nsec = 100'000};
-        while (handling.fetch_add(0) != 0) ::nanosleep(&a_moment, nullptr);
+        while (handling.fetch_add(0) != 0) detail::sleep_for(duration::nanoseconds(100'000));
     }
 
     void replace(int number) {

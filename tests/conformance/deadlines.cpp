@@ -383,3 +383,37 @@ TEST_CASE_TEMPLATE("58 timers of a connection that is over, while the engine sti
         CHECK_FALSE(first.ended());
     }
 }
+
+TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", Bed,
+                   CONFORMANCE_BEDS) {
+    // The system says that there is room when much has left: long after the peer took the first.
+    constexpr std::size_t queued = 600'000;
+    const auto seed = [](deadline which) { return static_cast<std::uint64_t>(which) + 1; };
+    for (const deadline which : {deadline::close, deadline::send, deadline::idle}) {
+        CAPTURE(static_cast<int>(which));
+        stage<Bed> on;
+        on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
+            peer.send(conformance::pattern(queued, seed(which)));
+            if (which == deadline::close) peer.close();
+        };
+        tcp::options settings{.send_buffer = 300'000};
+        if (which == deadline::close) settings.close_timeout = 300ms;
+        if (which == deadline::send) settings.send_timeout = 300ms;
+        if (which == deadline::idle) settings.idle_timeout = 300ms;
+        auto server = on.bed.make(scripted{on.does}, settings);
+        auto client = on.bed.connect_narrow(on.bed.listen(server));
+        client.pause_receiving();
+        client.send("?");
+        REQUIRE(on.bed.until(server, [&] { return !on.does.received.empty(); }));
+        while (on.does.closes.empty() && server.statistics().bytes_sent < queued) {
+            client.receive(2500);
+            on.bed.run(server, 10ms);
+        }
+        CHECK(on.does.closes.empty());
+        client.resume_receiving();
+        CHECK(on.bed.until(
+            server, [&] { return client.received_size() == queued; }, 5s));
+        CHECK(conformance::difference(client.received(),
+                                      conformance::pattern(queued, seed(which))) == "");
+    }
+}

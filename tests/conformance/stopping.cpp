@@ -538,6 +538,41 @@ TEST_CASE_TEMPLATE("65 drain: nobody new, those connected finish, then run() ret
     CHECK(failure);
 }
 
+TEST_CASE_TEMPLATE("65 drain: who waits to be accepted is connected, and is served", Bed,
+                   CONFORMANCE_BEDS) {
+    constexpr std::size_t count = 150;  // more than one batch
+    for (const bool running : {true, false}) {
+        CAPTURE(running);
+        stage<Bed> on;
+        on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+        on.does.on_end = [](tcp::connection& peer) { peer.close(); };
+        auto server = on.bed.make(scripted{on.does});
+        const auto at = on.bed.listen(server);
+        if (running) server.poll();
+        std::vector<typename Bed::client> clients;
+        for (std::size_t i = 0; i != count; ++i) {
+            clients.push_back(on.bed.connect(at));
+            clients[i].send("served");
+            clients[i].shutdown_send();
+        }
+        REQUIRE(on.bed.wait([&] {
+            for (const auto& client : clients)
+                if (!client.connected()) return false;
+            return true;
+        }));
+        server.drain(1h);
+        server.run();
+        CHECK(on.does.opens == count);
+        REQUIRE(on.bed.wait([&] {
+            for (const auto& client : clients)
+                if (!client.ended() && !client.was_reset()) return false;
+            return true;
+        }));
+        for (const auto& client : clients) CHECK(client.received() == "served");
+        CHECK(server.statistics().accepted == count);
+    }
+}
+
 TEST_CASE_TEMPLATE("65 drain: those left at the deadline are closed with that reason", Bed,
                    CONFORMANCE_BEDS) {
     stage<Bed> on;

@@ -23,6 +23,7 @@
 
 #include <tcp/loop/block_pool.hpp>
 #include <tcp/loop/send_queue.hpp>
+#include <tcp/shared_bytes.hpp>
 
 #if defined(__has_feature)
 #    if __has_feature(thread_sanitizer)
@@ -359,6 +360,25 @@ TEST_CASE("send_queue: a short string is copied, a long one taken over") {
     CHECK(static_cast<const void*>(pieces.back().data()) == where);
     CHECK(pieces.back().size() == long_text);
     CHECK(text_of(on.queue) == expected);
+}
+
+TEST_CASE("send_queue: few shared bytes are copied, many stand in memory once") {
+    bench on;
+    std::string expected;
+    for (const std::size_t size : {1U, 8U, 100U, 511U, 512U, 5'000U}) {
+        const tcp::shared_bytes shared{pattern(size, size)};
+        on.queue.append_held(*on.pool, shared.view(), tcp::shared_bytes{shared});
+        expected += pattern(size, size);
+        CHECK((pieces_of(on.queue).back().data() == shared.view().data()) == (size >= 512));
+    }
+    CHECK(text_of(on.queue) == expected);
+
+    // A segment for each of them would be 128 bytes for one.
+    const long before = static_cast<long>(allocations::made);
+    const tcp::shared_bytes one{std::string_view{"x"}};
+    for (int i = 0; i != 100'000; ++i)
+        on.queue.append_held(*on.pool, one.view(), tcp::shared_bytes{one});
+    CHECK(static_cast<long>(allocations::made) - before < 100);
 }
 
 TEST_CASE("send_queue: nothing is written behind bytes that are not copied ones") {

@@ -9,6 +9,7 @@
 
 #include <tcp/bytes.hpp>
 #include <tcp/detail/platform.hpp>
+#include <tcp/duration.hpp>
 #include <tcp/engine/concept.hpp>
 
 namespace tcp::inline v0::detail {
@@ -17,6 +18,11 @@ namespace tcp::inline v0::detail {
 inline void reset_on_close(int socket) noexcept {
     const linger now{.l_onoff = 1, .l_linger = 0};
     ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+inline void close_with_reset(int socket) noexcept {
+    reset_on_close(socket);
+    ::close(socket);
 }
 
 /// The peer of a TCP connection is sent a reset now, and the socket is nobody's any more:
@@ -40,6 +46,19 @@ inline int error_of(int socket) noexcept {
     socklen_t size = sizeof error;
     ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
     return error != 0 ? error : ECONNRESET;
+}
+
+/// How long ago its peer last took some of what was sent. The system has sent something, and been
+/// answered since: it answers probes of a closed window, too, but those are no data. max() where
+/// the system does not say, as of a unix-domain socket. tcp(7), TCP_INFO.
+[[gnu::cold]] inline duration since_taken(int socket) noexcept {
+    tcp_info about{};
+    socklen_t size = sizeof about;
+    if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &about, &size) != 0 || about.tcpi_snd_mss == 0)
+        return duration::max();  // systems that emulate Linux fill in little
+    const bool unanswered = about.tcpi_last_ack_recv > about.tcpi_last_data_sent;
+    return duration::milliseconds(unanswered ? about.tcpi_last_ack_recv
+                                             : about.tcpi_last_data_sent);
 }
 
 /// What a send of so many bytes that gave `result`, or -1 and this errno, means. The system took

@@ -86,14 +86,15 @@ protected:
 private:
     static constexpr unsigned most_accepts = 64;  // in a row
 
-    /// How many wait in the queue of a listening socket, 0 to 64; 64 where it does not say, as a
-    /// unix-domain one. An accept4(2) that finds none makes a socket first: 3.3 microseconds, this
-    /// 0.4. tcp(7), TCP_INFO: of a listening socket the kernel gives the queue as tcpi_unacked.
+    /// How many to accept from a listening socket that has something, 1 to 64: those in its queue,
+    /// 64 where it does not say, as a unix-domain one. An accept4(2) that finds none makes a socket
+    /// first: 3.3 microseconds, this 0.4. tcp(7), TCP_INFO: of a listening socket the kernel gives
+    /// the queue as tcpi_unacked; systems that emulate Linux give 0.
     [[gnu::cold]] static unsigned waiting(int listener) noexcept {
         tcp_info about;
         socklen_t size = offsetof(tcp_info, tcpi_unacked) + sizeof about.tcpi_unacked;
         if (::getsockopt(listener, IPPROTO_TCP, TCP_INFO, &about, &size) != 0) return most_accepts;
-        if (about.tcpi_state != TCP_LISTEN) return 1;  // accept4(2) says why
+        if (about.tcpi_state != TCP_LISTEN || about.tcpi_unacked == 0) return 1;
         return about.tcpi_unacked < most_accepts ? about.tcpi_unacked : most_accepts;
     }
 

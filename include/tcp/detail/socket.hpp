@@ -1,13 +1,12 @@
 // Listening sockets of Linux, the files of unix-domain ones, and the endpoints of a socket.
 #pragma once
 
-#include <time.h>
-
 #include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <system_error>
 
+#include <tcp/detail/clock.hpp>
 #include <tcp/detail/descriptor.hpp>
 #include <tcp/detail/platform.hpp>
 #include <tcp/endpoint.hpp>
@@ -78,8 +77,7 @@ inline std::string_view name_of(const endpoint& where) noexcept {
     for (int left = 50; lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; --left) {
         if (errno != EWOULDBLOCK) break;
         if (left == 0) return EADDRINUSE;
-        const timespec a_moment{.tv_sec = 0, .tv_nsec = 2'000'000};
-        ::nanosleep(&a_moment, nullptr);
+        sleep_for(duration::milliseconds(2));
     }
 
     struct stat file {};

@@ -23,8 +23,8 @@
 //   * Nothing is delivered for a connection after its closed event, or after close() returned true.
 //     After close() returned false only closed is delivered. An id whose generation is not the
 //     current one is dropped.
-//   * Engines never re-enter the loop: events are delivered from wait() alone. The loop may call
-//     any function of the engine from inside an event.
+//   * Engines never re-enter the loop: events are delivered from wait() alone, those of accepting
+//     from accept_now(), too. The loop may call any function of the engine from inside an event.
 //   * The bytes of a received event belong to the engine. They stay in place until the event
 //     returns; those among them that were handed to a send() that is in flight stay until its sent
 //     event returns.
@@ -131,6 +131,10 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     { e.listen(listener, backlog, failure) } -> std::same_as<void>;
     { e.arm_accept(listener, accept) } -> std::same_as<int>;
     { e.pause_accept(listener) } -> std::same_as<void>;
+    {
+        e.accept_now(listener, sink)
+        }
+        -> std::same_as<void>;  // of one that is armed: some of those that wait, outside of wait()
     { e.close_listeners() } -> std::same_as<void>;
 
     // Connections. Receiving is armed by open(). The ids must name an open connection.
@@ -153,6 +157,10 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
         e.local_endpoint(id)
         } -> std::same_as<endpoint>;  // empty where the system does not know it (any more)
     { e.remote_endpoint(id) } -> std::same_as<endpoint>;
+    {
+        e.since_taken(id)
+        } -> std::same_as<duration>;  // how long ago the peer last took some of what was sent, as
+                                      // far as the system knows: max() where it does not
 
     // Time and waiting. now() is monotonic and never goes back. wait() delivers what is there, or
     // waits until something is or the timeout (at least 0) has passed; it may return early with

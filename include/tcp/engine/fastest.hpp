@@ -89,6 +89,10 @@ public:
     void pause_accept(listener_id id) {
         with([&](auto& e) { e.pause_accept(id); });
     }
+    template <engine_sink Sink>
+    void accept_now(listener_id id, Sink& sink) {
+        with([&](auto& e) { e.accept_now(id, sink); });
+    }
     void close_listeners() {
         with([](auto& e) { e.close_listeners(); });
     }
@@ -119,6 +123,9 @@ public:
     }
     endpoint remote_endpoint(connection_id id) const {
         return with([&](auto& e) { return e.remote_endpoint(id); });
+    }
+    duration since_taken(connection_id id) const {
+        return with([&](auto& e) { return e.since_taken(id); });
     }
 
     duration now() const {

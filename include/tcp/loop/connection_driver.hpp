@@ -168,6 +168,7 @@ protected:
     /// turn next time.
     [[gnu::noinline]] void settle_touched() {
         if (touched_ones.empty()) return;
+        touched_ones.remove(end_of_turn_);  // left there by an exception of the engine
         touched_ones.push_back(end_of_turn_);
         while (touched_ones.front() != &end_of_turn_) {
             auto& first = static_cast<slot_type&>(*touched_ones.front());
@@ -242,7 +243,7 @@ private:
         if ((s.flags_ & connection::abort_wanted) != 0 || base::is_ending_untimed(s))
             return settle_alone(s);
         const next_deadline first = first_deadline(s, engine_.now());
-        if (first.left > 0) return settle_alone(s);
+        if (first.left > 0 || still_moves(s, first.which)) return settle_alone(s);
         if (first.which == deadline::close) {
             // With all sent and FIN behind it, only the peer's own end is missing: that is no
             // failure.
@@ -266,6 +267,19 @@ private:
         }
         settle(s);
         leave();
+    }
+
+    /// The system may have no room for long after the peer has begun to take what is there. Whether
+    /// it took some so lately that the deadline is put off, as is done here.
+    bool still_moves(slot_type& s, deadline which) {
+        const duration now = engine_.now();
+        if (s.queue_.empty() || (s.flags_ & connection::send_failed) != 0 ||
+            !deadlines_.ask_the_peer(s.clock_, which, now))
+            return false;
+        const duration ago = engine_.since_taken(id_of(s));
+        if (ago >= now) return false;
+        deadlines::restart(s.clock_, which, deadlines::stamp(now - ago));
+        return first_deadline(s, now).left > 0;
     }
 
     static void pass(slot_type& s, deadline which, std::uint32_t how) noexcept {

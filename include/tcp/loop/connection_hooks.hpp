@@ -290,7 +290,8 @@ protected:
 
         // A FIN would make what the peer has look complete. Not for bytes that handles sent and
         // that have not arrived: to the peer the answers of the handler are complete.
-        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0;
+        const bool hard = (s.flags_ & connection::reset_wanted) != 0 || why.unsent != 0 ||
+                          why.by == closed_by::system_error;
         const connection_id id = id_of(s);
         why.unsent += dismiss(s);
         s.flags_ |= connection::finished;

@@ -199,7 +199,7 @@ protected:
             watch(c);
     }
     void note_sent(connection& c, std::size_t size) {
-        if ((c.flags_ & connection::timed) == 0 || size == 0) return;
+        if ((c.flags_ & (connection::timed | connection::close_timed)) == 0 || size == 0) return;
         c.flags_ &= ~connection::send_timed;
         c.clock_.active = c.clock_.sent = deadlines::stamp(engine_.now());
     }
@@ -233,7 +233,7 @@ protected:
         const duration now = engine_.now();
         if (is_ending_untimed(c)) {
             c.flags_ |= connection::close_timed;
-            c.clock_.begun = deadlines::stamp(now);
+            c.clock_.sent = deadlines::stamp(now);
             timers.stop(c);
         }
         const next_deadline first = first_deadline(c, now);

@@ -14,10 +14,10 @@ namespace tcp::inline v0::detail {
 
 /// When things last happened to a connection: the low bits of ticks, and so good for 24 days.
 struct connection_clock {
-    std::uint32_t begun = 0;     // it was opened, or close() was called
-    std::uint32_t active = 0;    // bytes came, or the system took some
+    std::uint32_t begun = 0;     // it was opened
+    std::uint32_t active = 0;    // bytes came, or the peer or the system took some
     std::uint32_t received = 0;  // bytes came, or receiving was resumed
-    std::uint32_t sent = 0;      // the system took bytes, or bytes began to wait
+    std::uint32_t sent = 0;      // the same took bytes, bytes began to wait, close() was called
     std::uint32_t window = 0;    // the counting of received bytes began
     std::uint32_t window_bytes = 0;
 };
@@ -58,15 +58,14 @@ public:
 
     [[gnu::noinline]] next_deadline first(const connection_clock& clock, connection_activity doing,
                                           duration now) const noexcept {
-        const auto present = static_cast<std::uint32_t>(tick_of(now));
         next_deadline result;
         const auto consider = [&](deadline which, std::int64_t length, std::uint32_t since) {
             if (length == never) return;
-            const std::int64_t left = length - static_cast<std::int32_t>(present - since);
-            if (left < result.left) result = {which, left};
+            const std::int64_t still = left(length, since, now);
+            if (still < result.left) result = {which, still};
         };
         if (doing.closing) {
-            consider(deadline::close, close_, clock.begun);
+            consider(deadline::close, close_, clock.sent);
             return result;
         }
         consider(deadline::lifetime, lifetime_, clock.begun);
@@ -109,17 +108,30 @@ public:
         switch (which) {
             case deadline::lifetime: clock.begun = now; break;
             case deadline::idle: clock.active = now; break;
-            case deadline::send: clock.sent = now; break;
             case deadline::receive: clock.received = now; break;
+            case deadline::send:
+            case deadline::close: clock.sent = now; break;
             case deadline::receive_rate:
-            case deadline::close:
             case deadline::none: break;
         }
+    }
+
+    /// Whether it is put off by a peer that takes what is sent, though so slowly that the system
+    /// has no room for more. Behind close(), not beyond the lifetime.
+    bool ask_the_peer(const connection_clock& clock, deadline which, duration now) const noexcept {
+        if (which == deadline::close)
+            return lifetime_ == never || left(lifetime_, clock.begun, now) > 0;
+        return which == deadline::idle || which == deadline::send;
     }
 
 private:
     static constexpr std::int64_t ticks_of_a_second = 1'000;
     static constexpr std::int64_t window = 5 * ticks_of_a_second;
+
+    static std::int64_t left(std::int64_t length, std::uint32_t since, duration now) noexcept {
+        const auto present = static_cast<std::uint32_t>(tick_of(now));
+        return length - static_cast<std::int32_t>(present - since);
+    }
 
     [[gnu::cold, gnu::noinline]] static std::int64_t ticks(duration length) noexcept {
         const tick exact = tick_from(length);

@@ -37,7 +37,9 @@ public:
         : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
     [[gnu::cold]] ~event_loop() {
         shut();
-        if (mail != nullptr) mail->let_go();
+        if (mail == nullptr) return;
+        mail->close(*this);  // once more, where an exception has left shut()
+        mail->let_go();
     }
 
     Engine& engine() noexcept { return engine_; }
@@ -83,11 +85,12 @@ public:
 
     /// Accepts as many as come, from now on.
     [[gnu::cold]] void accept_many() {
-        if (!serving() || draining_ || accepting_ == accepts::many ||
-            accepting_ == accepts::held_many)
+        if (stop_wanted() && !serving()) return;
+        if (over_ || draining_ || accepting_ == accepts::many || accepting_ == accepts::held_many)
             return;
         accepting_ = accepts::many;
         arm_listeners();
+        serving();
     }
 
     /// Accepts and serves one connection to its end; others wait in the kernel's queue. False when
@@ -160,6 +163,7 @@ public:
 
     void accepted(listener_id, int socket, const endpoint& peer) {
         const bool one = accepting_ == accepts::one;
+        ++arrivals_;
         failures_in_a_row_ = 0;
         if (one) pause_listeners();
         if (!admit(socket, peer, one) && one && !over_ && !draining_) {  // this one did not count
@@ -267,10 +271,7 @@ private:
         if (drain_wanted_.load_acquire() != nothing) {
             const auto at_most = duration::nanoseconds(drain_wanted_.exchange(nothing));
             drain_deadline_ = engine_.now() + at_most;
-            if (!draining_) engine_.close_listeners();
-            draining_ = true;
-            accepting_ = accepts::none;
-            accept_again_ = never;
+            if (!draining_) begin_to_drain();
         }
         obey_hold();
         if (draining_ && counters_.open.read() == 0 && nothing_comes()) {
@@ -278,6 +279,22 @@ private:
             return false;
         }
         return true;
+    }
+
+    /// Who waits in the system's queue is connected as far as he knows: a loop that is accepting
+    /// takes those, too, before it closes its listeners.
+    [[gnu::cold, gnu::noinline]] void begin_to_drain() {
+        obey_hold();
+        for (int left = most_last_accepts; left != 0; --left) {
+            const std::uint64_t before = arrivals_;
+            for (listener_id i = 0; i != listeners_ && accepting_ == accepts::many; ++i)
+                engine_.accept_now(i, *this);
+            if (arrivals_ == before) break;
+        }
+        engine_.close_listeners();
+        draining_ = true;
+        accepting_ = accepts::none;
+        accept_again_ = never;
     }
 
     [[gnu::noinline]] void obey_hold() {
@@ -324,6 +341,7 @@ private:
     static constexpr duration accept_pause = duration::milliseconds(200);
     static constexpr std::int64_t nothing = -1;
     static constexpr unsigned most_failures = 64;
+    static constexpr int most_last_accepts = 64;
 
     listener_id listeners_ = 0;
     accepts accepting_ = accepts::none;
@@ -333,6 +351,7 @@ private:
     duration accept_again_ = never;  // after descriptors or memory ran out
     std::uint64_t open_when_paused_ = 0;
     unsigned failures_in_a_row_ = 0;
+    std::uint64_t arrivals_ = 0;  // accepted, whatever became of them
     atomic<bool> stop_wanted_{false};
     atomic<bool> accept_held_{false};
     atomic<std::int64_t> drain_wanted_{nothing};

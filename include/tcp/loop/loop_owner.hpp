@@ -2,12 +2,11 @@
 // inside a hook, or while another thread runs it.
 #pragma once
 
-#include <time.h>
-
 #include <cstdint>
 #include <utility>
 
 #include <tcp/detail/atomic.hpp>
+#include <tcp/detail/clock.hpp>
 
 namespace tcp::inline v0::detail {
 
@@ -43,7 +42,7 @@ public:
         if (!shared_->running.compare_exchange(0, 1)) {
             shared_->loop.stop();
             while (!shared_->loop.runs_here() && !shared_->running.compare_exchange(0, 1))
-                wait_a_moment();
+                sleep_for(a_moment);
         }
         shared_->let_go();
     }
@@ -79,10 +78,7 @@ public:
 private:
     // Looking again and again is enough for a rare case; std::atomic::wait would be compiled into
     // every program.
-    [[gnu::cold]] static void wait_a_moment() noexcept {
-        const timespec a_moment{.tv_sec = 0, .tv_nsec = 100'000};
-        ::nanosleep(&a_moment, nullptr);
-    }
+    static constexpr duration a_moment = duration::nanoseconds(100'000);
 
     shared* shared_;
 };

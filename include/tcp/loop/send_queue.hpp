@@ -47,11 +47,11 @@ public:
     }
 
     /// Takes over what holds these bytes, a string or shared ones, and lets go of it when they were
-    /// sent. A short string is copied, which costs less than a segment of its own.
+    /// sent. Few bytes are copied, which costs less time and memory than a segment of their own.
     template <class Holder>
     [[gnu::noinline]] void append_held(block_pool& pool, bytes data, Holder&& holder) {
-        if (std::is_same_v<Holder, std::string> && data.size() < worth_a_segment)
-            return append(pool, data);
+        constexpr bool alone = std::is_same_v<Holder, std::string>;
+        if (data.size() < (alone ? worth_a_segment : worth_sharing)) return append(pool, data);
         segment* const one = make_segment(pool, sizeof(segment) + sizeof(held<Holder>));
         const auto* const owner = ::new (one->storage())
             held<Holder>{{[](void* self) { static_cast<held<Holder>*>(self)->~held(); }},
@@ -178,6 +178,7 @@ private:
     };
 
     static constexpr std::size_t worth_a_segment = 4 * 1024;
+    static constexpr std::size_t worth_sharing = 512;
     static constexpr std::size_t least_copied = 4 * 1024;  // room for the sends that follow
 
     static constexpr std::size_t at_least(std::size_t size) noexcept {

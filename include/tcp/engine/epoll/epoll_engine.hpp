@@ -69,6 +69,11 @@ public:
             set_.remove(l.socket.get());
     }
 
+    template <engine_sink Sink>
+    void accept_now(listener_id id, Sink& sink) {
+        accept_some(id, sink, *this);
+    }
+
     [[gnu::cold]] void close_listeners() {
         for (listener_id id = 0; id != listener_count_; ++id) {
             pause_accept(id);  // another copy of the descriptor would keep it in the set
@@ -88,7 +93,7 @@ public:
         } catch (const std::bad_alloc&) {  // that is what it says already
         }
         if (error != 0) {
-            ::close(socket);
+            refuse(socket);
             return error;
         }
         state& c = states_[id.slot];  // it may stand in the ready list still, of its last life
@@ -99,10 +104,7 @@ public:
         return 0;
     }
 
-    void refuse(int socket) {
-        detail::reset_on_close(socket);
-        ::close(socket);
-    }
+    void refuse(int socket) { detail::close_with_reset(socket); }
 
     void pause_receive(connection_id id) { states_[id.slot].clear(receiving); }
 
@@ -137,6 +139,9 @@ public:
     }
     endpoint remote_endpoint(connection_id id) const {
         return detail::remote_endpoint_of(states_[id.slot].fd);
+    }
+    duration since_taken(connection_id id) const {
+        return detail::since_taken(states_[id.slot].fd);
     }
 
     // ---- time and waiting ----

@@ -41,10 +41,13 @@ protected:
         c.in_table = true;
     }
 
-    /// sendmsg(2), without waiting.
-    [[gnu::cold, gnu::noinline]] send_outcome send_message(const state& c,
+    /// sendmsg(2), without waiting. Where the kernel has not done it, for want of memory, a
+    /// completion of op::settle says when to try again: the socket is not full, so that no poll
+    /// would.
+    [[gnu::cold, gnu::noinline]] send_outcome send_message(connection_id id, state& c,
                                                            std::span<const bytes> pieces) {
-        return send_pieces_by(
+        bool done = true;
+        const send_outcome outcome = send_pieces_by(
             [&](const msghdr& message) -> ssize_t {
                 const std::uint64_t key = next_key(op::call);
                 submission& one = ask_now(operation::send_message, c, key);
@@ -53,10 +56,16 @@ protected:
                 one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
                 const int result = result_of(key);
                 if (result >= 0) return result;
-                errno = result == -ECANCELED ? EAGAIN : -result;
+                done = result != -ECANCELED;
+                errno = done ? -result : EAGAIN;
                 return -1;
             },
             pieces);
+        if (!done && !c.has(settles)) {
+            ask(operation::nothing, -1, key_of(id, op::settle));
+            c.set(settles);
+        }
+        return outcome;
     }
 
     /// shutdown(2) of the sending side. As a request it is done later, by a thread.

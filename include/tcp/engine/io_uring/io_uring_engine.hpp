@@ -96,6 +96,11 @@ public:
         if (std::exchange(polls_[id].asked, false)) cancel({id, polls_[id].number}, op::accept);
     }
 
+    template <engine_sink Sink>
+    void accept_now(listener_id id, Sink& sink) {
+        accept_some(id, sink, *this);
+    }
+
     [[gnu::cold]] void close_listeners() {
         for (listener_id id = 0; id != listener_count_; ++id) {
             pause_accept(id);
@@ -111,7 +116,7 @@ public:
             if (id.slot > most_slots) throw std::bad_alloc{};
             states_.grow_to(id.slot);
         } catch (const std::bad_alloc&) {
-            ::close(socket);
+            refuse(socket);
             return ENOMEM;
         }
         state& c = states_[id.slot];
@@ -121,10 +126,7 @@ public:
         return 0;
     }
 
-    void refuse(int socket) {
-        detail::reset_on_close(socket);
-        ::close(socket);
-    }
+    void refuse(int socket) { detail::close_with_reset(socket); }
 
     void pause_receive(connection_id id) {
         state& c = states_[id.slot];
@@ -191,6 +193,9 @@ public:
     endpoint remote_endpoint(connection_id id) {
         return detail::remote_endpoint_of(descriptor_of(states_[id.slot]).get());
     }
+    duration since_taken(connection_id id) {
+        return detail::since_taken(descriptor_of(states_[id.slot]).get());
+    }
 
     // ---- time and waiting ----
 
@@ -206,8 +211,7 @@ public:
         if (timeout > duration{} && settings_.spin > duration{}) look_before_sleeping(timeout);
         if (ring_.has_completions() || moved_) timeout = {};
         bulk_before_ = std::exchange(bulk_now_, 0);
-        if (const int error = ring_.enter(timeout); error != 0) [[unlikely]]
-            heed(error);
+        enter(timeout);
         const auto now_there = [&](const completion& one) { deliver(one, sink); };
         if (moved_) [[unlikely]] {
             former_.each_completion(now_there);
@@ -363,8 +367,9 @@ private:
         if ((one.flags & detail::io_uring::more_to_come) == 0)
             c.clear(what == op::room ? room_asked : what == op::watch ? watched : settles);
         const int events = one.result > 0 ? one.result : 0;
-        if (what == op::room && !c.has(closing)) {
-            if (c.has(full) && (events & (POLLOUT | POLLERR | POLLHUP)) != 0) {
+        if ((what == op::room || what == op::settle) && !c.has(closing)) {
+            const bool room = what == op::settle || (events & (POLLOUT | POLLERR | POLLHUP)) != 0;
+            if (c.has(full) && room) {
                 c.clear(full);
                 sink.writable(id);
             }
@@ -406,7 +411,7 @@ private:
     [[gnu::noinline]] send_outcome send_now(connection_id id, state& c, int socket,
                                             std::span<const bytes> pieces) {
         const send_outcome outcome =
-            socket >= 0 ? detail::send_pieces(socket, pieces) : send_message(c, pieces);
+            socket >= 0 ? detail::send_pieces(socket, pieces) : send_message(id, c, pieces);
         if (outcome.is == send_outcome::state::blocked) wait_for_room(id, c);
         return outcome;
     }

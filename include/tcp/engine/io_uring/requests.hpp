@@ -57,13 +57,16 @@ protected:
         return one;
     }
 
+    /// What keeps it from being submitted now stays asked for: wait() heeds it.
     [[gnu::cold, gnu::noinline]] void submit_now() noexcept {
         if (!ring_.is_of_another_process()) buffers_.publish();
-        if (ring_.enter({}) != EEXIST || moved_) return;
+        const int error = ring_.enter({});
+        if (error == EBADR) lost_ = error;
+        if (is_lack_of_memory(error)) ring_.wait_alone({});
+        if (error != EEXIST || moved_ || is_bound_to_its_thread()) return;
         try {
             move_to_this_thread();
-        } catch (const std::system_error&) {  // wait() will say so
-        }
+        } catch (const std::exception&) {}
     }
 
     void ask_for_data(connection_id id, state& c) {
@@ -97,10 +100,14 @@ protected:
         c.set(sending);
     }
 
-    void cancel(connection_id id, op what) {
-        submission& one = ask(operation::cancel, -1, key_of(id, op::nothing));
-        one.flags = no_completion_of_success;
-        one.address = key_of(id, what);
+    void cancel(connection_id id, op what) noexcept {
+        try {
+            submission& one = ask(operation::cancel, -1, key_of(id, op::nothing));
+            one.flags = no_completion_of_success;
+            one.address = key_of(id, what);
+        } catch (const std::bad_alloc&) {  // what it should end would never end
+            lost_ = ENOMEM;
+        }
     }
 
     // A poll, not an accept: that would take who connects while accepting is being paused, and does
@@ -143,19 +150,14 @@ protected:
         }
     }
 
-    /// An errno of ring::enter(): goes on, on a ring of this thread where the other was another's,
-    /// or throws std::system_error.
-    [[gnu::cold, gnu::noinline]] void heed(int error) {
-        if (error == EEXIST) {
-            if (!ring_.is_of_another_process() && has_in_table())
-                fail({EEXIST, std::system_category()},
-                     "io_uring: a loop with options::direct_descriptors has connections, so it "
-                     "must go on on the thread that it began on");
-            return move_to_this_thread();
-        }
-        const bool passing =
-            error == ETIME || error == EINTR || error == EAGAIN || error == EBUSY || error == EBADR;
-        if (!passing) fail({error, std::system_category()}, "io_uring_enter");
+    /// Hands over what was asked for and waits: on a ring of this thread where the other was
+    /// another's. Throws std::system_error where it cannot go on.
+    void enter(duration timeout) {
+        const int error = lost_ != 0 ? lost_ : ring_.enter(timeout);
+        if (error != 0) [[unlikely]]
+            heed(error);
+        else
+            refusals_ = 0;
     }
 
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
@@ -194,6 +196,8 @@ protected:
     io_uring::ring ring_;
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;
+    int lost_ = 0;      // an errno: something will never be heard of, so it cannot go on
+    int refusals_ = 0;  // in a row, for want of memory
     receive_buffers buffers_;
     descriptor_table table_;  // where options::direct_descriptors asks for it
     wakeup wakeup_;
@@ -204,14 +208,35 @@ protected:
 
 private:
     static constexpr int no_descriptor = INT32_MAX;  // whatever is asked of it fails
+    static constexpr int most_refusals = 1000;       // in a row: ten seconds
 
     void need_room() {
         if (ring_.full()) [[unlikely]]
-            make_room();
+            submit_now();
     }
-    [[gnu::cold, gnu::noinline]] void make_room() {
-        for (int left = 10; left != 0 && ring_.full(); --left) submit_now();  // memory comes again
-        if (ring_.full()) fail({ENOMEM, std::system_category()}, "io_uring_enter");
+
+    static bool is_lack_of_memory(int error) noexcept { return error == EAGAIN || error == EBUSY; }
+
+    [[gnu::cold, gnu::noinline]] void heed(int error) {
+        if (error == EEXIST) {
+            if (is_bound_to_its_thread())
+                fail({EEXIST, std::system_category()},
+                     "io_uring: a loop with options::direct_descriptors has connections, so it "
+                     "must go on on the thread that it began on");
+            return move_to_this_thread();
+        }
+        if (error == EBADR)
+            fail({ENOMEM, std::system_category()},
+                 "io_uring_enter: for want of memory the kernel lost what it had to say");
+        // While it has no memory for requests it does the work that is due, which gives back some.
+        if (is_lack_of_memory(error) && ++refusals_ != most_refusals) {
+            constexpr auto a_moment = duration::milliseconds(10);
+            if (!ring_.has_completions() && is_lack_of_memory(ring_.wait_alone(a_moment)))
+                sleep_for(a_moment);
+            return;
+        }
+        if (error != ETIME && error != EINTR)
+            fail({error, std::system_category()}, "io_uring_enter");
     }
 
     /// Those with something in them that has not been delivered, or is to be sent from there.
@@ -238,7 +263,9 @@ private:
         if (what == op::watch) states_[id.slot].clear(watched);
     }
 
-    bool has_in_table() const noexcept {
+    /// Connections in the table of the ring cannot be had from another.
+    bool is_bound_to_its_thread() const noexcept {
+        if (ring_.is_of_another_process()) return false;
         for (std::size_t i = 0; i != states_.size(); ++i)
             if (states_[i].in_table) return true;
         return false;

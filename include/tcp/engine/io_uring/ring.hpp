@@ -98,19 +98,25 @@ public:
     /// that waits, of any file of the ring's, kept it. (What tells such a kernel came with 6.14.)
     bool lets_go_at_once() const noexcept { return lets_go_at_once_; }
 
-    /// Calls f(const submission&) for each that was asked for and has not been submitted.
+    /// Calls f(submission&) for each that was asked for and has not been submitted.
     template <class F>
     void each_request(F f) {
         for (std::uint32_t i = load(submission_head_); i != tail_; ++i) f(requests_[i & mask_]);
+        for (submission& one : waiting_) f(one);
     }
 
-    /// Whether enter() has to come before the next ask().
-    bool full() const noexcept { return tail_ - load(submission_head_) >= room_.number(); }
-    bool has_requests() const noexcept { return tail_ != load(submission_head_); }
+    /// Whether enter() should come before the next ask().
+    bool full() const noexcept {
+        return tail_ - load(submission_head_) >= room_.number() || !waiting_.empty();
+    }
+    bool has_requests() const noexcept {
+        return tail_ != load(submission_head_) || !waiting_.empty();
+    }
 
-    /// Room for one request.
-    submission& ask(operation what, int fd, std::uint64_t user_data) noexcept {
-        submission& one = requests_[tail_++ & mask_];
+    /// Room for one request, until the next ask(). While the kernel takes none and the ring is full
+    /// they wait in memory: throws std::bad_alloc where there is none either.
+    submission& ask(operation what, int fd, std::uint64_t user_data) {
+        submission& one = full() ? waiting_.emplace_back() : requests_[tail_++ & mask_];
         one = {};
         one.what = what;
         one.fd = fd;
@@ -127,18 +133,15 @@ public:
         if (!enabled_) [[unlikely]] {
             if (const int error = enable(); error != 0) return error;
         }
-        store(submission_tail_, tail_);
-        const std::uint32_t count = tail_ - load(submission_head_);
-        const std::int64_t ns = timeout.nanoseconds();
-        kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
-        wait_argument argument{};
-        argument.timeout = address_of(&time);
-        const bool limited = ns > 0 && timeout != duration::max();  // else there is nothing to copy
-        const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
-                                 get_events | (limited ? extended_argument : 0),
-                                 limited ? &argument : nullptr, limited ? sizeof argument : 0);
-        return n < 0 ? errno : 0;
+        int error = wait(tail_ - load(submission_head_), waiting_.empty() ? timeout : duration{});
+        while (!waiting_.empty() && error == 0 && take_waiting())
+            error = wait(tail_ - load(submission_head_), duration{});
+        return error;
     }
+
+    /// Waits as enter() does, and submits nothing: for when the kernel has no memory for requests.
+    /// It does the work that is due, which gives back some.
+    [[gnu::cold]] int wait_alone(duration timeout) noexcept { return wait(0, timeout); }
 
     /// Calls f(const completion&) for each that is there now.
     template <class F>
@@ -193,6 +196,7 @@ public:
         submission_head_ = completion_head_ = &none;
         completion_tail_ = &none;
         tail_ = 0;
+        waiting_.clear();
         aside_.clear();
         aside_next_ = 0;
     }
@@ -207,6 +211,29 @@ private:
     }
     static void store(std::uint32_t* word, std::uint32_t value) noexcept {
         __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    }
+
+    /// Submits so many and waits. Where that is all of them, each wait is one system call.
+    int wait(std::uint32_t count, duration timeout) noexcept {
+        store(submission_tail_, tail_);
+        const std::int64_t ns = timeout.nanoseconds();
+        kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
+        wait_argument argument{};
+        argument.timeout = address_of(&time);
+        const bool limited = ns > 0 && timeout != duration::max();  // else there is nothing to copy
+        const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
+                                 get_events | (limited ? extended_argument : 0),
+                                 limited ? &argument : nullptr, limited ? sizeof argument : 0);
+        return n < 0 ? errno : 0;
+    }
+
+    /// Into the ring with those that wait, as many as there is room for. Whether there was any.
+    [[gnu::cold, gnu::noinline]] bool take_waiting() noexcept {
+        std::size_t taken = 0;
+        while (taken != waiting_.size() && tail_ - load(submission_head_) < room_.number())
+            requests_[tail_++ & mask_] = waiting_[taken++];
+        waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
+        return taken != 0;
     }
 
     template <class F>
@@ -254,7 +281,8 @@ private:
     }
 
     descriptor fd_;
-    std::vector<completion> aside_;  // before what is in the ring
+    std::vector<submission> waiting_;  // behind what is in the ring
+    std::vector<completion> aside_;    // before what is in the ring
     std::size_t aside_next_ = 0;
     mapping rings_;
     mapping space_;

@@ -34,7 +34,7 @@ struct state_flags {
         full = 1 << 5,               // no room for a send
         room_asked = 1 << 6,         // the kernel says when there is some
         watched = 1 << 7,            // the kernel says when it fails behind its end
-        settles = 1 << 8,  // closing, and moved here: a completion comes for settle() alone
+        settles = 1 << 8,  // a completion comes for settle() alone, or to try a send again
         closing = 1 << 9,
         reset = 1 << 10,           // with a reset
         bulk = 1 << 11,            // much comes: it is received when a poll says so

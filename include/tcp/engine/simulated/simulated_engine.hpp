@@ -102,6 +102,11 @@ public:
             one->armed = simulated::listener::arming::paused;
     }
 
+    template <engine_sink Sink>
+    void accept_now(listener_id id, Sink& sink) {
+        if (simulated::listener* const one = listening(id, "accept_now()")) accept(*one, sink);
+    }
+
     void close_listeners() {
         if (std::exchange(listeners_closed_, true))
             net_.violated("close_listeners() for the second time");

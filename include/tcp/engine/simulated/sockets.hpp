@@ -131,6 +131,13 @@ public:
         return on != nullptr && !on->server.reset_arrived ? on->client_address : endpoint{};
     }
 
+    // A window opens when the client reads, and what waits for it is on its way at once.
+    duration since_taken(connection_id id) {
+        const link* const on = open_one(id, "since_taken()");
+        if (on == nullptr) return duration::max();
+        return duration::nanoseconds(std::max<std::int64_t>(net_.now() - on->down.last_arrival, 0));
+    }
+
 protected:
     sockets(network& net, int send_buffer, int receive_buffer)
         : net_{net}, send_buffer_{send_buffer}, receive_buffer_{receive_buffer} {}
