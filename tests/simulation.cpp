@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <tcp/connection_handle.hpp>
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
 
@@ -216,6 +217,32 @@ TEST_CASE("a destroyed server leaves nothing open") {
     world.advance(1s);
     CHECK((client.ended() || client.was_reset()));
     CHECK(world.violations().empty());
+}
+
+TEST_CASE(
+    "a script that throws while run() is ending: handles still know that the server is gone") {
+    struct known {
+        tcp::connection_handle* kept;
+        void on_open(tcp::connection& peer) const { *kept = peer.handle(); }
+        static void on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); }
+    };
+    tcp::simulation::faults weather;
+    weather.late_close_per_mille = 1000;
+    weather.completion_max = 5ms;
+    tcp::simulation world{3, weather};
+    tcp::connection_handle kept;
+    {
+        tcp::server<known, tcp::simulated_engine> server{known{&kept}, {}, world};
+        server.bind(7);
+        server.listen();
+        auto client = world.connect(7);
+        client.send("hello");
+        server.run_for(10ms);
+        world.after(10us, [] { throw std::runtime_error("from a script"); });
+        server.stop();
+        CHECK_THROWS_AS(server.run(), std::runtime_error);
+    }
+    CHECK(kept.send("nobody is there").error() == tcp::error::not_open);
 }
 
 TEST_CASE("the trace tells what happened; the fingerprint is the same for the same run") {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -250,18 +251,34 @@ TEST_CASE("a loop with them stays on its thread") {
     std::vector<blocking_client> clients;
     for (std::size_t i = 0; i != count; ++i) clients.emplace_back(where);
     while (server->statistics().open != count) server->run_for(1ms);
-    std::string said;
-    std::thread{[&] {
-        try {
+    const std::function<void()> calls[] = {
+        [&] { server->run_for(1ms); },
+        [&] { server->accept(); },
+        [&] {
+            server->pause_accept();
             server->run_for(1ms);
-        } catch (const std::system_error& e) {
-            said = e.what();
-        }
-    }}.join();
-    CHECK(said.find("options::direct_descriptors") != std::string::npos);
-    CHECK(clients[0].send("hello"));
-    while (server->statistics().bytes_sent != 5) server->run_for(1ms);
-    CHECK(clients[0].receive(5) == "hello");
+        },
+        [&] {
+            server->drain(1h);
+            server->run_for(1ms);
+        },
+    };
+    std::uint64_t echoed = 0;
+    for (const auto& call : calls) {
+        std::string said;
+        std::thread{[&] {
+            try {
+                call();
+            } catch (const std::system_error& e) {
+                said = e.what();
+            }
+        }}.join();
+        CHECK(said.find("options::direct_descriptors") != std::string::npos);
+        CHECK(clients[0].send("hello"));
+        for (echoed += 5; server->statistics().bytes_sent != echoed;) server->run_for(1ms);
+        CHECK(clients[0].receive(5) == "hello");
+    }
+    CHECK(server->statistics().open == count);
     std::thread{[&] { server.reset(); }}.join();
     for (const blocking_client& one : clients) CHECK(one.over());
 }

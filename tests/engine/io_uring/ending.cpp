@@ -117,20 +117,24 @@ TEST_CASE("nobody can connect once a server has stopped") {
 
 TEST_CASE("without a descriptor left it is destroyed on another thread all the same") {
     for (const bool stopped : {true, false}) {
-        tests::in_child([&](tests::findings& found) {
-            std::optional<echo_server> server{std::in_place};
-            const tcp::endpoint where = server->bind("127.0.0.1:0");
-            server->listen();
-            const blocking_client client{where};
-            elsewhere([&] {
-                while (server->statistics().open != 1) server->run_for(1ms);
-                if (stopped) server->stop();
-                server->run_for(1ms);
+        for (const std::size_t count : {1U, 600U}) {  // 600: more than the ring has room for
+            tests::in_child([&](tests::findings& found) {
+                std::optional<echo_server> server{std::in_place};
+                const tcp::endpoint where = server->bind("127.0.0.1:0");
+                server->listen();
+                std::vector<blocking_client> clients;
+                for (std::size_t i = 0; i != count; ++i) clients.emplace_back(where);
+                elsewhere([&] {
+                    while (server->statistics().open != count) server->run_for(1ms);
+                    if (stopped) server->stop();
+                    server->run_for(1ms);
+                });
+                if (!no_more_rings()) return found.not_permitted("seccomp");
+                server.reset();
+                for (const blocking_client& client : clients)
+                    found.check(client.over(), "a connection is open still");
             });
-            if (!no_more_rings()) return found.not_permitted("seccomp");
-            server.reset();
-            found.check(client.over(), "the connection is open still");
-        });
+        }
     }
 }
 

@@ -48,9 +48,10 @@ public:
     void remove(int fd) noexcept { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
 
     /// How many events there are; none after a signal. epoll_wait(2) counts in milliseconds:
-    /// rounded up, so that no deadline is early.
+    /// rounded up, so that no deadline is early. Throws std::system_error where there is no set any
+    /// more, as when a program has closed descriptors that are not its own.
     template <int Most>
-    int wait(epoll_event (&events)[Most], duration timeout) noexcept {
+    int wait(epoll_event (&events)[Most], duration timeout) {
         constexpr std::int64_t unit = 1'000'000;
         const std::int64_t ns = timeout.nanoseconds();
         const std::int64_t ms = ns / unit + (ns % unit != 0 ? 1 : 0);
@@ -58,7 +59,9 @@ public:
                                    timeout == duration::max() ? -1
                                    : ms > INT_MAX             ? INT_MAX
                                                               : static_cast<int>(ms));
-        return n < 0 ? 0 : n;
+        if (n >= 0) return n;
+        if (errno != EINTR) fail({errno, std::system_category()}, "epoll_wait");
+        return 0;
     }
 
     /// Any thread, and signal handlers.
