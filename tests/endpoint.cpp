@@ -439,6 +439,8 @@ TEST_CASE("endpoint: what is thrown quotes the text and says what is wrong") {
     CHECK(contains(what("[::1]"), "follow the brackets"));
     CHECK(contains(what("[::g]:80"), "no IPv6 address"));
     CHECK(contains(what("127.0.0.1:70000"), "0 to 65535"));
+    CHECK(contains(what("127.0.0.1:0080"), "without zeros"));
+    CHECK(contains(what("http://localhost:80"), "a scheme"));
     CHECK(contains(what("70000"), "0 to 65535"));
     CHECK(contains(what(""), "\"\": nothing"));
     CHECK(contains(what("unix:"), "a path or a name"));

@@ -328,6 +328,68 @@ TEST_CASE("server: engine() names the engine") {
     CHECK_FALSE(native.engine().empty());
 }
 
+TEST_CASE("server: a text that is no endpoint is told why") {
+    tcp::simulation world;
+    simulated_server<> server{{}, {}, world};
+    const auto told = [&](auto... where) -> std::string {
+        try {
+            server.bind(where...);
+            return "nothing";
+        } catch (const std::system_error& thrown) {
+            return thrown.what();
+        }
+    };
+    CHECK(told("localhost").starts_with("\"localhost\": no port is there"));
+    CHECK(told("::1:80").starts_with("\"::1:80\": an IPv6 address stands in brackets"));
+    CHECK(told("127.0.0.1:70000").starts_with("\"127.0.0.1:70000\": a port is a number"));
+    CHECK(told("name:70000").starts_with("\"name:70000\": a port is a number"));
+    CHECK(told("[fe80::1%nosuch0]:80").find("no interface has the name") != std::string::npos);
+    CHECK(told("unix:" + std::string(108, 'x')).find("107 bytes") != std::string::npos);
+    CHECK(told("http://localhost:80").find("a scheme") != std::string::npos);
+    CHECK(told("127.0.0.1", 70000).starts_with("\"127.0.0.1:70000\": a port is a number"));
+    CHECK(told("nosuch.invalid:80").starts_with("bind \"nosuch.invalid:80\": "));
+
+    const char* const null = nullptr;  // what getenv(3) gives
+    CHECK(told(null).starts_with("\"\": nothing is written"));
+    CHECK(told(nullptr).starts_with("\"\": nothing is written"));
+    std::error_code failure;
+    CHECK_FALSE(server.bind(null, failure));
+    CHECK(failure == tcp::error::bad_endpoint);
+}
+
+TEST_CASE("server: a number that is no port is an error code") {
+    tcp::simulation world;
+    simulated_server<> server{{}, {}, world};
+    for (const int port : {-1, 65536, 70000}) {
+        std::error_code failure;
+        CHECK_FALSE(server.bind(port, failure));
+        CHECK(failure == tcp::error::bad_endpoint);
+        CHECK_THROWS_AS(server.bind(port), std::system_error);
+    }
+}
+
+TEST_CASE("server: a host and a port") {
+    tcp::simulation world;
+    simulated_server<> server{{}, {}, world};
+    CHECK(server.bind("127.0.0.1", 80) == tcp::endpoint::parse("127.0.0.1:80"));
+    CHECK(server.bind("::1", 80) == tcp::endpoint::parse("[::1]:80"));
+    CHECK(server.bind(std::string{"[::1]"}, 81) == tcp::endpoint::parse("[::1]:81"));
+    CHECK(server.bind("", 82) == tcp::endpoint{82});
+    std::error_code failure;
+    CHECK(server.bind("127.0.0.1", 83, failure).port() == 83);
+    CHECK_FALSE(server.bind("127.0.0.1", -1, failure));
+    CHECK(failure == tcp::error::bad_endpoint);
+}
+
+TEST_CASE("server: the statistics of a loop that is not there are zeros") {
+    tcp::simulation world;
+    simulated_server<> server{{}, {}, world};
+    answers(world, server, {"hello"});
+    CHECK(server.statistics(0).accepted == 1);
+    CHECK(server.statistics(1).accepted == 0);
+    CHECK(server.statistics(static_cast<std::size_t>(-1)).accepted == 0);
+}
+
 TEST_CASE("5 server: calls in the wrong order are told what to call") {
     tcp::simulation world;
     simulated_server<> server{{}, {}, world};

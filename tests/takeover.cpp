@@ -123,18 +123,27 @@ TEST_CASE("10 adopt: what is no bound stream socket is refused and stays the cal
         CHECK(::fcntl(each->get(), F_GETFD) >= 0);
     CHECK_THROWS_WITH_AS(tcp::server<tcp::echo>{}.adopt(unbound.get()),
                          doctest::Contains("bind(2)"), std::system_error);
+    CHECK_THROWS_WITH_AS(tcp::server<tcp::echo>{}.adopt(-1),
+                         "adopt(-1) takes what tcp::listen_fds() or release() gave: Bad file "
+                         "descriptor",
+                         std::system_error);
 }
 
 TEST_CASE("10 adopt: calls in the wrong order") {
     tcp::server<tcp::echo> server;
+    std::error_code failure;
+    CHECK(server.release(0, failure) == -1);
+    CHECK(failure == tcp::error::not_bound);
     server.bind("127.0.0.1:0");
     server.listen();
     const descriptor late = bound_socket("127.0.0.1:0");
-    std::error_code failure;
     server.adopt(late.get(), failure);
     CHECK(failure == tcp::error::already_listening);
     CHECK(server.release(1, failure) == -1);
-    CHECK(failure == tcp::error::not_bound);
+    CHECK(failure == std::errc::invalid_argument);
+    CHECK_THROWS_WITH_AS(server.release(5),
+                         doctest::Contains("release(5), counted from 0, of 1 bound: "),
+                         std::system_error);
     server.stop();
     CHECK(server.release(0, failure) == -1);
     CHECK(failure == tcp::error::stopped);

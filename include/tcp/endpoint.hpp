@@ -255,14 +255,16 @@ inline const char* endpoint::parse_ip(std::string_view text, endpoint& result) n
     const bool bracketed = !text.empty() && text[0] == '[';
     std::string_view host = text.substr(0, colon == text.npos ? 0 : colon);
     if (host.find(':') != host.npos && !bracketed)
-        return "an IPv6 address stands in brackets before its port, as in [::1]:80";
+        return host.find("//") != host.npos
+                   ? "a scheme is no part of an endpoint, as in localhost:80"
+                   : "an IPv6 address stands in brackets before its port, as in [::1]:80";
     if (bracketed && (colon == text.npos || host.back() != ']'))
         return "a colon and a port follow the brackets, as in [::1]:80";
     if (colon == text.npos && text.find_first_not_of("0123456789") != text.npos)
         return "no port is there, as in 80 or 127.0.0.1:80";
     // Without a colon this is the whole text: npos + 1 is 0.
     const std::int64_t port = detail::parse_decimal(text.substr(colon + 1), 65535);
-    if (port < 0) return detail::port_range;
+    if (port < 0) return "a port is a number from 0 to 65535, without zeros before it";
 
     if (host.empty() || host == "*") {
         result = endpoint{static_cast<int>(port)};
@@ -275,7 +277,8 @@ inline const char* endpoint::parse_ip(std::string_view text, endpoint& result) n
         v4.sin_port = htons(static_cast<std::uint16_t>(port));
         host.copy(terminated, sizeof terminated - 1);
         if (host.size() >= sizeof terminated || inet_pton(AF_INET, terminated, &v4.sin_addr) != 1)
-            return "no literal address stands before the port; tcp::resolve() looks up names";
+            return "no IPv4 address stands before the port; names are for server::bind() and "
+                   "tcp::resolve()";
         result = from_sockaddr(reinterpret_cast<const sockaddr*>(&v4), sizeof v4);
         return nullptr;
     }

@@ -28,10 +28,11 @@ inline std::vector<endpoint> resolve(std::string_view text, std::error_code& fai
     return result;
 }
 
-/// The same. Throws std::system_error with the text and what to do.
+/// The same. Throws std::system_error with the text, what is wrong with it, and what to do.
 inline std::vector<endpoint> resolve(std::string_view text) {
     std::error_code failure;
     std::vector<endpoint> result = resolve(text, failure);
+    if (failure == error::bad_endpoint) endpoint::parse(text);  // throws what is wrong with it
     if (failure) detail::fail(failure, detail::quoted(text));
     return result;
 }

@@ -30,6 +30,14 @@ namespace tcp::inline v0 {
 
 namespace detail {
 struct without_options {};
+
+inline std::string_view view_of(std::string_view text) noexcept { return text; }
+inline std::string_view view_of(const char* text) noexcept { return text != nullptr ? text : ""; }
+
+[[gnu::cold]] inline sentence text_of(std::string_view host, int port) noexcept {
+    const bool bare = host.find(':') != host.npos && !host.starts_with('[');
+    return {bare ? "[" : "", host, bare ? "]:" : ":", decimal{port}};
+}
 }  // namespace detail
 
 /// Binds, listens, accepts, and gives every connection a Handler of its own.
@@ -100,7 +108,10 @@ public:
         return bound;
     }
     endpoint bind(int port) { return bind(endpoint{port}); }
-    endpoint bind(int port, std::error_code& failure) { return bind(endpoint{port}, failure); }
+    endpoint bind(int port, std::error_code& failure) {
+        failure = error::bad_endpoint;
+        return port < 0 || port > 65535 ? endpoint{} : bind(endpoint{port}, failure);
+    }
     [[gnu::cold]] endpoint bind(const endpoint& where, std::error_code& failure) {
         if (!may_bind(failure)) return {};
         const endpoint bound = loops_->first().engine().bind(where, failure);
@@ -109,20 +120,28 @@ public:
         return bound;
     }
 
-    /// The same with a text: "127.0.0.1:80", "[::1]:80", ":80", "unix:/path", "unix:@name", or
-    /// "name:80", which binds every address of that name that this system has; returns the first.
-    /// Asks the name service, which may block.
-    [[gnu::cold]] endpoint bind(std::string_view where) {
-        std::error_code failure;
-        endpoint last;
-        const endpoint bound = bind_all(where, failure, last);
-        if (failure && last) detail::fail_at("bind", last, failure);
-        if (failure) detail::fail(failure, detail::sentence{"bind ", detail::quoted(where)});
-        return bound;
+    /// The same with a text: "80", ":80", "*:80", "127.0.0.1:80", "[::1]:80", "unix:/path",
+    /// "unix:@name", or "name:80", which binds every address of that name that this system has, or
+    /// none; returns the first. Asks the name service for a name alone, which may block. Errors:
+    /// those above, and error::bad_endpoint (what is thrown says what is wrong with the text; null
+    /// is an empty one), error::name_not_found, error::name_service_failed.
+    // A template: a string_view made of {"127.0.0.1", 80} would be 80 characters long.
+    template <std::convertible_to<std::string_view> Text>
+    endpoint bind(const Text& where) {
+        return bind_text(detail::view_of(where));
     }
-    endpoint bind(std::string_view where, std::error_code& failure) {
+    template <std::convertible_to<std::string_view> Text>
+    endpoint bind(const Text& where, std::error_code& failure) {
         endpoint last;
-        return bind_all(where, failure, last);
+        return bind_all(detail::view_of(where), failure, last);
+    }
+
+    /// The same with what stands before the port, and the port: "127.0.0.1", "::1", "name", "".
+    endpoint bind(std::string_view host, int port) {
+        return bind_text(detail::text_of(host, port));
+    }
+    endpoint bind(std::string_view host, int port, std::error_code& failure) {
+        return bind(detail::text_of(host, port), failure);
     }
 
     /// Takes over a socket that somebody else has bound, and that may listen already: one of
@@ -130,7 +149,13 @@ public:
     /// same. On success the descriptor is the server's; the file of a unix-domain socket stays at
     /// the end. Errors: error::not_a_listener, those of bind(), or the system's: EBADF, ENOTSOCK.
     [[gnu::cold]] endpoint adopt(int socket) {
-        return thrown_if_failed([&](std::error_code& failure) { return adopt(socket, failure); });
+        std::error_code failure;
+        const endpoint bound = adopt(socket, failure);
+        if (failure)
+            detail::fail(failure, detail::sentence{"adopt(", detail::decimal{socket},
+                                                   ") takes what tcp::listen_fds() or release() "
+                                                   "gave"});
+        return bound;
     }
     [[gnu::cold]] endpoint adopt(int socket, std::error_code& failure) {
         if (!may_bind(failure)) return {};
@@ -143,14 +168,22 @@ public:
     /// over: it adopts it, and nobody who connects meanwhile notices. This server goes on until
     /// drain(). The descriptor is the caller's, CLOEXEC (clear that in the child, fcntl(2)), and so
     /// is the file of a unix-domain socket. Before the server drains or stops, and not while a
-    /// signal or another thread may make it. The system's errors.
+    /// signal or another thread may make it. Errors: error::not_bound where nothing is,
+    /// std::errc::invalid_argument where no nth is, error::stopped, or the system's.
     [[gnu::cold]] int release(std::size_t nth = 0) {
-        return thrown_if_failed([&](std::error_code& failure) { return release(nth, failure); });
+        std::error_code failure;
+        const int copy = release(nth, failure);
+        if (failure)
+            detail::fail(failure, detail::sentence{"release(", detail::decimal{nth},
+                                                   "), counted from 0, of ",
+                                                   detail::decimal{bound_count()}, " bound"});
+        return copy;
     }
     [[gnu::cold]] int release(std::size_t nth, std::error_code& failure) {
         failure.clear();
         const auto id = static_cast<listener_id>(nth);
-        if (nth >= bound_count()) failure = error::not_bound;
+        if (nth >= bound_count()) failure = make_error_code(std::errc::invalid_argument);
+        if (bound_count() == 0) failure = error::not_bound;
         if (loops_->stop_wanted()) failure = error::stopped;
         if (failure) return -1;
         const int copy = loops_->first().engine().share(id, failure);
@@ -245,10 +278,11 @@ public:
         return sum;
     }
 
-    /// What one loop has counted, and how many loops there are: options::threads. Any thread.
+    /// What one loop has counted, zeros where there is none of this number, and how many loops
+    /// there are: options::threads. Any thread.
     tcp::statistics statistics(std::size_t loop) const noexcept {
         tcp::statistics own;
-        loops_->counters(loop).add_to(own);
+        if (loop < loops_->size()) loops_->counters(loop).add_to(own);
         return own;
     }
     std::size_t loop_count() const noexcept { return loops_->size(); }
@@ -310,6 +344,16 @@ private:
         else if (!listening_ && !loops_->stop_wanted())
             failure = error::not_listening;
         return !failure;
+    }
+
+    [[gnu::cold]] endpoint bind_text(std::string_view where) {
+        std::error_code failure;
+        endpoint last;
+        const endpoint bound = bind_all(where, failure, last);
+        if (failure && last) detail::fail_at("bind", last, failure);
+        if (failure == error::bad_endpoint) endpoint::parse(where);  // throws what is wrong with it
+        if (failure) detail::fail(failure, detail::sentence{"bind ", detail::quoted(where)});
+        return bound;
     }
 
     // `last` is the endpoint that was tried last, if it came to that.

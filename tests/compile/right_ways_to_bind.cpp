@@ -1,4 +1,5 @@
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include <tcp/server.hpp>
@@ -10,6 +11,10 @@ void serve(int port, const std::string& where) {
     server.bind(12345);
     server.bind(port);
     server.bind(where);
+    server.bind(where.c_str());
+    server.bind(std::string_view{where});
+    server.bind("127.0.0.1", 8080);
+    server.bind(where, port);
     server.bind("127.0.0.1:0");
     server.bind(tcp::endpoint::parse("[::1]:0"));
 
