@@ -1,9 +1,10 @@
-// A chat room: what one says, all hear, line by line. `chat [port]`, 12345 if left out; then
-// `nc localhost 12345`.
+// A chat room: what one says, all hear, line by line. `chat [where]`, such as 12345 (if left out)
+// or 127.0.0.1:80; then `nc localhost 12345`.
 #include <cstddef>
-#include <cstdlib>
+#include <cstdio>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <tcp/group.hpp>
 #include <tcp/server.hpp>
 
@@ -26,11 +27,14 @@ struct guest {
     void on_close(tcp::connection&, const tcp::close_reason&) { room->send(name + " left\n"); }
 };
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     tcp::group room;
     tcp::server<guest> server{guest{&room, {}, {}},
                               tcp::options{.receive_limit = 1000, .threads = 0}};
-    server.bind(argc > 1 ? std::atoi(argv[1]) : 12345);
+    server.bind(argc > 1 ? argv[1] : "12345");
     server.listen();
     server.run();
+} catch (const std::system_error& failure) {
+    std::fprintf(stderr, "chat: %s\n", failure.what());
+    return 1;
 }

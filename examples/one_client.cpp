@@ -1,7 +1,6 @@
 // The classic first program: accepts one client, sends back what it says until it closes, and
-// exits. `one_client [port]`, 12345 if left out.
+// exits. `one_client [where]`, 12345 if left out.
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -25,7 +24,7 @@ struct talkative_echo {
 
 int main(int argc, char** argv) try {
     tcp::server<talkative_echo> server;
-    const tcp::endpoint bound = server.bind(argc > 1 ? std::atoi(argv[1]) : 12345);
+    const tcp::endpoint bound = server.bind(argc > 1 ? argv[1] : "12345");
     server.listen(1);
     talkative_echo::say("listening on", bound.to_string());
     server.accept();

@@ -1,9 +1,11 @@
 // Sends a file to everyone who connects, however slowly they read, with no more than about 100 KB
-// of memory for each. `send_file FILE [port]`, 12345 if left out; then `nc localhost 12345 > copy`.
+// of memory for each. `send_file FILE [where]`, 12345 if left out; then `nc localhost 12345 >
+// copy`.
 #include <cstddef>
-#include <cstdlib>
+#include <cstdio>
 #include <fstream>
 #include <string_view>
+#include <system_error>
 #include <tcp/server.hpp>
 
 struct sender {
@@ -26,10 +28,13 @@ struct sender {
     }
 };
 
-int main(int argc, char** argv) {
-    if (argc < 2) return 2;
+int main(int argc, char** argv) try {
+    if (argc < 2) return std::fputs("send_file FILE [where]\n", stderr), 2;
     tcp::server<sender> server{[&] { return sender{argv[1], {}}; }};
-    server.bind(argc > 2 ? std::atoi(argv[2]) : 12345);
+    server.bind(argc > 2 ? argv[2] : "12345");
     server.listen();
     server.run();
+} catch (const std::system_error& failure) {
+    std::fprintf(stderr, "send_file: %s\n", failure.what());
+    return 1;
 }
