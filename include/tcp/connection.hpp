@@ -27,6 +27,7 @@
 
 namespace tcp::inline v0 {
 
+// A compiler shows the line of what is declared here alone, and so which header was forgotten.
 namespace detail {
 template <class Handler, class Engine>
 class connection_driver;
@@ -38,15 +39,15 @@ template <class Handler>
 class connection_table;
 class conversation;
 class sent_since;
-struct receive_request;
-struct receive_exactly_request;
-struct receive_until_request;
-struct sleep_request;
+struct receive_request;          // #include <tcp/task.hpp>
+struct receive_exactly_request;  // #include <tcp/task.hpp>
+struct receive_until_request;    // #include <tcp/task.hpp>
+struct sleep_request;            // #include <tcp/task.hpp>
 }  // namespace detail
 
-class connection_handle;
-class group;
-class timer;
+class connection_handle;  // #include <tcp/connection_handle.hpp>
+class group;              // #include <tcp/group.hpp>
+class timer;              // #include <tcp/timer.hpp>
 
 /// Whether what was sent is on its way. It converts to bool; error() says why not.
 class send_result {

@@ -2,7 +2,8 @@
 //
 //   void        on_open(connection&)                      a client connected
 //   void        on_data(connection&, bytes)               it sent these bytes; all were taken
-//   std::size_t on_data(connection&, bytes)               ... so many were taken; the rest is shown
+//   std::size_t on_data(connection&, bytes)               ... so many were taken, or all if this is
+//                                                         more than there were; the rest is shown
 //                                                         again: at once if some were taken, and
 //                                                         in one piece with what comes next
 //   void        on_end(connection&)                       it has finished sending; without this
@@ -30,7 +31,7 @@
 namespace tcp::inline v0 {
 
 template <class T = void>
-class task;  // tcp/task.hpp
+class task;  // #include <tcp/task.hpp>
 
 /// A handler that is a coroutine: called once for each connection, with it, it returns a task<>.
 template <class H>
@@ -125,19 +126,23 @@ template <class H>
 concept declares_call = requires {
     &H::operator();
 }
-|| (derivable<H> && !requires { &with_call<H>::operator(); });
+|| std::is_function_v<std::remove_pointer_t<H>> ||
+    (derivable<H> && !requires { &with_call<H>::operator(); });
 
 // Names that other libraries use for a hook that this handler does not have.
 template <class H>
 concept misnames_on_open =
     !declares_on_open<H> && (
                                 requires { &H::on_connect; } || requires { &H::on_connected; } ||
-                                requires { &H::on_connection; } || requires { &H::on_accept; });
+                                requires { &H::on_connection; } || requires { &H::on_accept; } ||
+                                requires { &H::on_opened; } || requires { &H::onOpen; });
 template <class H>
 concept misnames_on_data =
-    !declares_on_data<H> && (
-                                requires { &H::on_message; } || requires { &H::on_read; } ||
-                                requires { &H::on_receive; } || requires { &H::on_recv; });
+    !declares_on_data<H> &&
+    (
+        requires { &H::on_message; } || requires { &H::on_read; } || requires { &H::on_receive; } ||
+        requires { &H::on_recv; } || requires { &H::on_received; } || requires { &H::onData; } ||
+        requires { &H::onMessage; });
 template <class H>
 concept misnames_on_end =
     !declares_on_end<H> &&
@@ -157,7 +162,8 @@ template <class H>
 concept misnames_on_close =
     !declares_on_close<H> && (
                                  requires { &H::on_closed; } || requires { &H::on_disconnect; } ||
-                                 requires { &H::on_disconnected; } || requires { &H::on_error; });
+                                 requires { &H::on_disconnected; } || requires { &H::on_error; } ||
+                                 requires { &H::onClose; });
 
 // Each hook that is declared can be called.
 template <class H>
@@ -185,7 +191,13 @@ namespace detail {
 // the compiler prints the true cause as well.
 template <class H>
 consteval bool check_handler() {
-    static_assert(std::is_class_v<H>,
+    static_assert(!std::is_reference_v<H>,
+                  "tcp::server: Handler is a reference; write the class itself, as in "
+                  "tcp::server<my_handler>: each connection has a handler of its own.");
+    static_assert(!std::is_pointer_v<H> || declares_call<H>,
+                  "tcp::server: a pointer is not a handler; write the class itself, as in "
+                  "tcp::server<my_handler>; what connections share is what a member points to.");
+    static_assert(std::is_class_v<H> || std::is_reference_v<H> || std::is_pointer_v<H>,
                   "tcp::server: Handler is a class with hooks; write struct my_handler { void "
                   "on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); } };");
     static_assert(
@@ -215,16 +227,20 @@ consteval bool check_handler() {
         !misnames_on_close<H>,
         "tcp::server: the hook for the end of a connection, errors included, is named "
         "on_close; write void on_close(tcp::connection& peer, const tcp::close_reason& why).");
-    static_assert(declares_a_hook<H> || misnames_a_hook<H> || declares_call<H>,
-                  "tcp::server: Handler has no hook, so it would never be called; give it at least "
-                  "void on_data(tcp::connection& peer, tcp::bytes data).");
+    static_assert(
+        declares_a_hook<H> || misnames_a_hook<H> || declares_call<H> || !std::is_class_v<H>,
+        "tcp::server: Handler has no hook, so it would never be called; give it at least "
+        "void on_data(tcp::connection& peer, tcp::bytes data).");
 
     if constexpr (declares_call<H> && !declares_a_hook<H>) {
         static_assert(
             coroutine<H>,
             "tcp::server: Handler's operator() is not that of a coroutine handler; write, in its "
-            "public part, tcp::task<> operator()(tcp::connection& peer), or a lambda "
-            "[](tcp::connection& peer) -> tcp::task<> { co_await peer.send(\"hello\"); }.");
+            "public part, tcp::task<> operator()(tcp::connection& peer), or a lambda or function "
+            "[](tcp::connection& peer) -> tcp::task<> { co_await peer.send(\"hello\"); }, with "
+            "#include <tcp/task.hpp>. Without a coroutine it is a class with void "
+            "on_data(tcp::connection& peer, tcp::bytes data), and a factory of such is given as "
+            "tcp::server<my_handler> server{[] { return my_handler{42}; }}.");
         using true_cause [[maybe_unused]] =
             decltype(std::declval<H&>()(std::declval<connection&>()));
     }

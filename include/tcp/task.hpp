@@ -146,13 +146,16 @@ struct task_promise_base : promise_base {
     template <class T>
     task_awaiter<T> await_transform(task<T>&& other) const noexcept;
 
+    // What it returns is found out at once, and so the sentence comes before whatever else is
+    // wrong.
     template <class Other>
-    static void await_transform(Other&&) {
+    static auto await_transform(Other&&) {
         static_assert(
             std::is_void_v<Other>,
             "tcp::task: a task awaits what receive(), receive_exactly(), receive_until(), send() "
             "and sleep_for() of its connection return, and other tasks; write co_await "
             "std::move(it) for a task that has a name.");
+        return std::suspend_never{};
     }
 };
 
