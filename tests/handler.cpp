@@ -383,10 +383,15 @@ MISNAMED(misnames_on_open, on_connect, takes);
 MISNAMED(misnames_on_open, on_connected, takes);
 MISNAMED(misnames_on_open, on_connection, takes);
 MISNAMED(misnames_on_open, on_accept, takes);
+MISNAMED(misnames_on_open, on_opened, takes);
+MISNAMED(misnames_on_open, onOpen, takes);
 MISNAMED(misnames_on_data, on_message, opens);
 MISNAMED(misnames_on_data, on_read, opens);
 MISNAMED(misnames_on_data, on_receive, opens);
 MISNAMED(misnames_on_data, on_recv, opens);
+MISNAMED(misnames_on_data, on_received, opens);
+MISNAMED(misnames_on_data, onData, opens);
+MISNAMED(misnames_on_data, onMessage, opens);
 MISNAMED(misnames_on_end, on_eof, takes);
 MISNAMED(misnames_on_end, on_half_close, takes);
 MISNAMED(misnames_on_end, on_finish, takes);
@@ -397,6 +402,7 @@ MISNAMED(misnames_on_close, on_closed, takes);
 MISNAMED(misnames_on_close, on_disconnect, takes);
 MISNAMED(misnames_on_close, on_disconnected, takes);
 MISNAMED(misnames_on_close, on_error, takes);
+MISNAMED(misnames_on_close, onClose, takes);
 #undef MISNAMED
 
 struct other_names {
