@@ -5,6 +5,8 @@
 #include <span>
 #include <string_view>
 
+#include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
+
 namespace tcp::inline v0 {
 
 /// A view of bytes that somebody else owns. What a hook is shown is valid until that hook returns.

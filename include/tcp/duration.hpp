@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <limits>
 
+#include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
+
 namespace tcp::inline v0 {
 
 /// What counts as a duration: std::chrono::duration, or a type of the same shape.

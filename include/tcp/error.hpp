@@ -5,6 +5,8 @@
 #include <string>
 #include <system_error>
 
+#include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
+
 namespace tcp::inline v0 {
 
 enum class error {

@@ -12,6 +12,7 @@
 
 #include <tcp/detail/atomic.hpp>
 #include <tcp/detail/clock.hpp>
+#include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
 #include <tcp/detail/sentence.hpp>
 #include <tcp/duration.hpp>
 

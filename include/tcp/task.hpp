@@ -16,6 +16,8 @@
 // destroyed, and so are its locals, before the handler.
 #pragma once
 
+#include <tcp/detail/platform.hpp>  // before <coroutine>, whose own sentence is of no help
+
 #include <concepts>
 #include <coroutine>
 #include <cstddef>

@@ -1,6 +1,14 @@
 // The system's socket headers. The one place, besides the choice of the native engine, that asks
-// which system this is.
+// which system this is, and what the compiler was told: other headers include it before all that a
+// compiler might stumble over.
 #pragma once
+
+#if __cplusplus < 202002L
+#    error "tcp: C++20 is needed; compile with -std=c++20."
+#endif
+#if !defined(__cpp_exceptions)
+#    error "tcp: exceptions are needed; compile without -fno-exceptions."
+#endif
 
 #if defined(__linux__)
 
