@@ -166,8 +166,8 @@ private:
         const auto found = place(into.begin(), into.end(), peers);
         const auto index = static_cast<std::size_t>(found - into.begin());
         if (found == into.end() || found->peers != peers) into.insert(found, {peers, false});
-        allowed_ -= into[index].allowed ? 1 : 0;
-        allowed_ += allowed ? 1 : 0;
+        allowed_ -= into[index].allowed ? 1U : 0U;
+        allowed_ += allowed ? 1U : 0U;
         into[index].allowed = allowed;
     }
 
