@@ -12,10 +12,13 @@
 
 namespace tcp::inline v0 {
 
-/// A number of connections. The largest std::size_t, the default, is no limit.
+/// A number of connections, for options::max_connections_per_address. A value.
 class address_limit {
 public:
+    /// No limit.
     constexpr address_limit() noexcept = default;
+
+    /// So many; the largest std::size_t is no limit.
 
     // NOLINTBEGIN(google-explicit-constructor): a number is one
     template <class Table = detail::address_table<detail::mutex>>
@@ -23,6 +26,7 @@ public:
         : most_{most}, make_{most != no_limit ? &make_one<Table> : nullptr} {}
     // NOLINTEND(google-explicit-constructor)
 
+    /// That number.
     constexpr std::size_t most() const noexcept { return most_; }
 
     // Only a program that sets a limit names what counts, and has it compiled: hence the template.
@@ -49,12 +53,14 @@ public:
     /// Everybody may connect.
     constexpr admission() noexcept = default;
 
+    /// Asks a copy of this function. Throws std::bad_alloc, and what copying or moving it throws.
     // NOLINTBEGIN(google-explicit-constructor): a function is one
     template <class F>
     requires(std::is_invocable_r_v<bool, const F&, const endpoint&>) admission(F allows)
         : held_{new holder<F>{std::move(allows)}} {}
     // NOLINTEND(google-explicit-constructor)
 
+    /// What the function says of this peer; no if it throws.
     bool allows(const endpoint& peer) const noexcept { return !held_ || held_->ask(*held_, peer); }
 
 private:

@@ -47,10 +47,11 @@ struct close_reason {
     closed_by by = closed_by::peer_finished;
     deadline passed = deadline::none;
     limit reached = limit::none;
-    std::error_code error = {};  // the system's, where there was one
+    std::error_code error = {};  // the system's, or the library's, where there was one
     std::size_t unsent = 0;      // bytes that were queued and that the system did not take
 };
 
+/// Who or what, as a few words without a number: "peer finished". Valid for ever.
 constexpr std::string_view to_text(closed_by by) noexcept {
     switch (by) {
         case closed_by::peer_finished: return "peer finished";

@@ -138,8 +138,8 @@ public:
     bool receive_paused() const noexcept { return (flags_ & user_paused) != 0; }
 
     /// The endpoint of this side, and of the peer. Asked of the system (getsockname(2),
-    /// getpeername(2)), not stored: empty when the system no longer knows. In on_open the peer is
-    /// always known.
+    /// getpeername(2)), not stored: empty when the system no longer knows, as in on_close after
+    /// both sides have finished. In on_open the peer is always known.
     endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
     endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
 
@@ -175,8 +175,9 @@ public:
         std::string_view delimiter, std::size_t limit = static_cast<std::size_t>(-1)) noexcept;
 
     /// Waits for so long; a length of 0 or less is the next millisecond. Gives true, or false as
-    /// soon as the connection ends. What the peer sends meanwhile waits for the next receive. Never
-    /// early, and late by two milliseconds and what the loop is busy with.
+    /// soon as the connection ends. What the peer sends meanwhile waits for the next receive, and
+    /// so does its FIN, and behind unread bytes its reset. Never early, and late by two
+    /// milliseconds and what the loop is busy with.
     detail::sleep_request sleep_for(duration length) noexcept;
 
 protected:

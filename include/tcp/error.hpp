@@ -9,22 +9,23 @@
 
 namespace tcp::inline v0 {
 
+/// What went wrong, as a std::error_code (`ec == tcp::error::stopped`). to_text() says what to do.
 enum class error {
-    not_bound = 1,
-    not_listening,
-    already_listening,
-    already_running,
-    stopped,
-    bad_endpoint,
-    name_not_found,
-    name_service_failed,
-    bad_options,
-    receive_limit,
-    send_queue_limit,
-    not_open,
-    incomplete,
-    not_a_listener,
-    bad_network,
+    not_bound = 1,        // listen() and release() before bind()
+    not_listening,        // run() and its like before listen()
+    already_listening,    // bind() and listen() after listen()
+    already_running,      // run() and its like while another one goes on
+    stopped,              // bind() and listen() after stop()
+    bad_endpoint,         // a text or number that names no endpoint
+    name_not_found,       // a host's name without an address
+    name_service_failed,  // the name service did not answer
+    bad_options,          // options that contradict each other
+    receive_limit,        // more left unread, or waited for, than may be
+    send_queue_limit,     // more queued than options::send_queue_limit
+    not_open,             // a send when nothing can be sent any more
+    incomplete,           // the peer finished in the middle of what a receive waits for
+    not_a_listener,       // adopt() of a descriptor that is no bound stream socket
+    bad_network,          // a text that is no rule of an access_list
 };
 
 /// What an error means and what to do about it, as one sentence.
@@ -78,6 +79,7 @@ inline const std::error_category& error_category() noexcept {
     return instance;
 }
 
+/// What makes a std::error_code of it, without being called by name. Any thread.
 inline std::error_code make_error_code(error e) noexcept {
     return {static_cast<int>(e), error_category()};
 }

@@ -134,6 +134,7 @@ public:
             part_ = {};
         }
 
+        /// Whether it is in a group: after join(), until leave().
         bool joined() const noexcept { return static_cast<bool>(part_); }
 
     private:

@@ -16,7 +16,8 @@ namespace tcp::inline v0 {
 
 /// The descriptors that this process was started with to listen on, from 3 up: as many as
 /// LISTEN_FDS says, if LISTEN_PID names this process; none otherwise. They are CLOEXEC from now on.
-/// The environment stays as it is. Not while another thread changes it (getenv(3)).
+/// The environment stays as it is. Not while another thread changes it (getenv(3)). Throws
+/// std::bad_alloc.
 inline std::vector<int> listen_fds() {
     const auto number = [](const char* name) {
         const char* const text = std::getenv(name);

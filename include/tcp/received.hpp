@@ -20,12 +20,14 @@ class received {
 public:
     /// The end: the peer has finished sending.
     constexpr received() noexcept = default;
+    /// Bytes, and the end for this reason; for tests of what takes one.
     constexpr explicit received(bytes data) noexcept : data_{data}, why_{none} {}
     constexpr explicit received(tcp::error why) noexcept : received{-static_cast<int>(why)} {}
 
     /// Whether these are the bytes that were asked for. Only receive_exactly(0) gives none.
     constexpr explicit operator bool() const noexcept { return why_ == none; }
 
+    /// The bytes, as such and as text, and how many; none at the end.
     // NOLINTNEXTLINE(google-explicit-constructor): it is for send(), as the bytes of on_data are
     constexpr operator bytes() const noexcept { return data_; }
     constexpr bytes data() const noexcept { return data_; }

@@ -43,8 +43,9 @@ inline std::string_view view_of(const char* text) noexcept { return text != null
 /// Binds, listens, accepts, and gives every connection a Handler of its own.
 ///
 /// What can fail comes twice: throwing std::system_error, whose what() says what to do, and with a
-/// std::error_code&. One thread at a time; stop(), drain(), statistics() and the destructor are for
-/// any thread.
+/// std::error_code&. One thread at a time, but for these: stop(), drain(), pause_accept() and
+/// resume_accept() are for any thread, hook and signal handler; statistics(), loop_count(),
+/// engine() and the destructor for any thread.
 ///
 /// It may be made before fork(2) and run in several processes: each serves those whom it accepts.
 /// Stopping or destroying it in one takes nothing from the others.
@@ -79,7 +80,8 @@ public:
                  source(std::move(prototype)), std::forward<EngineArguments>(arguments)...} {}
 
     /// Each accepted connection gets what the factory returns. It is called on the loop's thread,
-    /// once for each; with options::threads on several at a time.
+    /// once for each; with options::threads on several at a time. What it throws resets that
+    /// connection alone, which is counted (refused_by::handler_failed).
     template <class Factory, class... EngineArguments>
     requires(std::is_invocable_r_v<Handler, Factory&> &&
              !std::convertible_to<Factory, Handler>) explicit server(Factory factory,
@@ -191,7 +193,8 @@ public:
         return copy;
     }
 
-    /// Starts the system's queue of connections on all bound endpoints. listen(2). Errors:
+    /// Starts the system's queue of connections on all bound endpoints, so long at most; a negative
+    /// length is as long as the system allows. listen(2). Errors:
     /// error::not_bound, error::already_listening, error::stopped, or the system's.
     [[gnu::cold]] void listen(int backlog = default_backlog) {
         std::error_code failure;
@@ -230,8 +233,9 @@ public:
         if (may_run(now, failure)) now->run(failure);
     }
 
-    /// Accepts and serves for so long, for a program that has a loop of its own. False when the
-    /// server has stopped.
+    /// Accepts and serves for so long, for a program that has a loop of its own; a length of 0 or
+    /// less is poll(). False when the server has stopped. Errors, and exceptions, of this and of
+    /// poll(): those of run().
     bool run_for(duration length) {
         return thrown_if_failed([&](std::error_code& failure) { return run_for(length, failure); });
     }
@@ -252,7 +256,7 @@ public:
     }
     bool poll(std::error_code& failure) { return run_for(duration{}, failure); }
 
-    // ---- stop: any thread, any hook, any signal handler ----
+    // ---- end, and pause: any thread, any hook, any signal handler ----
 
     /// Ends the server: run() closes every connection (closed_by::server_stopping) and returns.
     /// Before run(), run() returns at once. It stays stopped. Doing it twice is doing it once.
@@ -265,7 +269,7 @@ public:
     void drain(duration at_most) noexcept { loops_->drain(at_most); }
 
     /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those
-    /// connected are served.
+    /// connected are served. Both take effect when the loops see them, soon; twice is once.
     void pause_accept() noexcept { loops_->hold_accepting(true); }
     void resume_accept() noexcept { loops_->hold_accepting(false); }
 
@@ -406,7 +410,7 @@ private:
     bool listening_ = false;
 };
 
-/// tcp::server server{my_handler{...}};
+// tcp::server server{my_handler{...}};
 template <class Handler, class... Rest>
 server(Handler, Rest&&...) -> server<Handler>;
 template <class Handler>

@@ -24,6 +24,7 @@ public:
 
     /// Valid as long as this object, or a copy of it, holds them.
     bytes view() const noexcept { return block_ ? bytes{block_->data(), block_->size} : bytes{}; }
+    /// How many bytes, and whether none.
     std::size_t size() const noexcept { return block_ ? block_->size : 0; }
     bool empty() const noexcept { return !block_; }
 

@@ -43,6 +43,8 @@ public:
     using random_generator = simulated::random;
     using reaction = simulated::reaction;
 
+    /// A world without anybody in it, whose chance is fixed by the seed, and with these faults;
+    /// none if left out.
     explicit simulation(std::uint64_t seed = 1, const faults& weather = {})
         : network_{seed, weather}, dice_{~seed} {}
 
@@ -67,6 +69,7 @@ public:
         network_.after(delay, std::move(script));
     }
 
+    /// The one it was made with: print it when a test fails.
     std::uint64_t seed() const noexcept { return network_.seed(); }
 
     /// Chance for scripts, fixed by the seed; drawing from it changes nothing else.

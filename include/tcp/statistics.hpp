@@ -19,6 +19,7 @@ enum class refused_by : unsigned char {
 };
 inline constexpr std::size_t refused_by_count = 5;
 
+/// Why, as a few words: "connection limit". Valid for ever.
 constexpr std::string_view to_text(refused_by by) noexcept {
     switch (by) {
         case refused_by::stopping: return "stopping";

@@ -3,8 +3,7 @@
 //     struct greeter {
 //         tcp::timer reminder;
 //         void on_open(tcp::connection& peer) {
-//             reminder.start(peer, 10s, [](tcp::connection& peer) { peer.send("still there?\n");
-//             });
+//             reminder.start(peer, 10s, [](tcp::connection& quiet) { quiet.send("hello?\n"); });
 //         }
 //         ...
 //     };
@@ -70,6 +69,7 @@ public:
         if (waits()) wheel_->stop(*this);
     }
 
+    /// Whether it waits: started, and its function neither called nor stopped yet.
     bool waiting() const noexcept { return waits(); }
 
 private:

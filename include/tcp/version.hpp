@@ -7,6 +7,7 @@ namespace tcp {
 // one program do not collide silently.
 inline namespace v0 {
 
+/// Semantic versioning: before 1.0.0 a new minor version may change the interface.
 inline constexpr int version_major = 0;
 inline constexpr int version_minor = 1;
 inline constexpr int version_patch = 0;
