@@ -267,8 +267,8 @@ TEST_CASE("server: options that cannot work are refused, whichever way it is mad
         {{.high_mark = 10, .low_mark = 11}, "options::low_mark 11 is above options::high_mark 10"},
         {{.receive_buffer = 0}, "options::receive_buffer is 0"},
         {{.close_timeout = -1s}, "options::close_timeout is negative"},
-        {{.send_buffer = -1}, "kernel buffer"},
-        {{.kernel_receive_buffer = -1}, "kernel buffer"},
+        {{.send_buffer = -1}, "send_buffer is negative"},
+        {{.kernel_receive_buffer = -1}, "kernel_receive_buffer is negative"},
     };
     for (const auto& [settings, names] : wrong) {
         const tcp::options& refused = settings;

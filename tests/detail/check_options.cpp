@@ -5,6 +5,7 @@
 #include <ostream>  // doctest prints error codes
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <doctest/doctest.h>
 
@@ -77,14 +78,15 @@ TEST_CASE("check_options: no time is negative") {
 }
 
 TEST_CASE("check_options: no kernel buffer has a negative size") {
-    const std::string sentence =
-        "a kernel buffer has a negative size; give 0 to let the kernel choose";
+    const std::string rest = " is negative; give 0 to let the kernel choose";
     constexpr int smallest = std::numeric_limits<int>::min();
     constexpr int largest = std::numeric_limits<int>::max();
-    CHECK(refusal({.send_buffer = -1}) == sentence);
-    CHECK(refusal({.kernel_receive_buffer = -1}) == sentence);
-    CHECK(refusal({.send_buffer = smallest, .kernel_receive_buffer = 4096}) == sentence);
-    CHECK(refusal({.send_buffer = 4096, .kernel_receive_buffer = smallest}) == sentence);
+    CHECK(refusal({.send_buffer = -1}) == "options::send_buffer" + rest);
+    CHECK(refusal({.kernel_receive_buffer = -1}) == "options::kernel_receive_buffer" + rest);
+    CHECK(refusal({.send_buffer = smallest, .kernel_receive_buffer = 4096}) ==
+          "options::send_buffer" + rest);
+    CHECK(refusal({.send_buffer = 4096, .kernel_receive_buffer = smallest}) ==
+          "options::kernel_receive_buffer" + rest);
     CHECK(refusal({.send_buffer = 0, .kernel_receive_buffer = 0}) == "");
     CHECK(refusal({.send_buffer = largest, .kernel_receive_buffer = largest}) == "");
 }
@@ -96,13 +98,16 @@ TEST_CASE("check_options: what is unusual but works is taken") {
 }
 
 TEST_CASE("check_options: lengths of time and counts that make no sense") {
-    for (const auto set : {&options::idle_timeout, &options::receive_timeout,
-                           &options::send_timeout, &options::lifetime}) {
+    const std::pair<const char*, tcp::duration options::*> all[] = {
+        {"idle_timeout", &options::idle_timeout},
+        {"receive_timeout", &options::receive_timeout},
+        {"send_timeout", &options::send_timeout},
+        {"lifetime", &options::lifetime}};
+    for (const auto& [name, set] : all) {
         options o;
         o.*set = 0s;
-        CHECK(
-            refusal(o) ==
-            "a timeout of options is not above 0; leave it out, or give duration::max(), for none");
+        CHECK(refusal(o) == std::string{"options::"} + name +
+                                " is not above 0; leave it out, or give duration::max(), for none");
         o.*set = -1s;
         CHECK(refusal(o) != "");
         o.*set = 1ns;

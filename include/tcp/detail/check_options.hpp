@@ -29,13 +29,18 @@ namespace tcp::inline v0::detail {
         refuse("options::memory_limit is 0, so nothing could wait to be sent; leave it out");
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
-    if (o.idle_timeout <= duration{} || o.receive_timeout <= duration{} ||
-        o.send_timeout <= duration{} || o.lifetime <= duration{})
-        refuse(
-            "a timeout of options is not above 0; leave it out, or give duration::max(), for none");
+    const char* wrong = o.idle_timeout <= duration{}      ? "idle_timeout"
+                        : o.receive_timeout <= duration{} ? "receive_timeout"
+                        : o.send_timeout <= duration{}    ? "send_timeout"
+                        : o.lifetime <= duration{}        ? "lifetime"
+                                                          : nullptr;
+    if (wrong != nullptr)
+        refuse(sentence{"options::", wrong,
+                        " is not above 0; leave it out, or give duration::max(), for none"});
     if (o.spin < duration{}) refuse("options::spin is negative; give 0 for not at all");
     if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
-        refuse("a kernel buffer has a negative size; give 0 to let the kernel choose");
+        refuse(sentence{"options::", o.send_buffer < 0 ? "send_buffer" : "kernel_receive_buffer",
+                        " is negative; give 0 to let the kernel choose"});
     return o;
 }
 
