@@ -377,6 +377,7 @@ TEST_CASE("server: a host and a port") {
     CHECK(server.bind("", 82) == tcp::endpoint{82});
     std::error_code failure;
     CHECK(server.bind("127.0.0.1", 83, failure).port() == 83);
+    CHECK(server.bind(static_cast<const char*>(nullptr), 84, failure) == tcp::endpoint{84});
     CHECK_FALSE(server.bind("127.0.0.1", -1, failure));
     CHECK(failure == tcp::error::bad_endpoint);
 }

@@ -139,11 +139,13 @@ public:
     }
 
     /// The same with what stands before the port, and the port: "127.0.0.1", "::1", "name", "".
-    endpoint bind(std::string_view host, int port) {
-        return bind_text(detail::text_of(host, port));
+    template <std::convertible_to<std::string_view> Text>
+    endpoint bind(const Text& host, int port) {
+        return bind_text(detail::text_of(detail::view_of(host), port));
     }
-    endpoint bind(std::string_view host, int port, std::error_code& failure) {
-        return bind(detail::text_of(host, port), failure);
+    template <std::convertible_to<std::string_view> Text>
+    endpoint bind(const Text& host, int port, std::error_code& failure) {
+        return bind(detail::text_of(detail::view_of(host), port), failure);
     }
 
     /// Takes over a socket that somebody else has bound, and that may listen already: one of
@@ -193,9 +195,9 @@ public:
         return copy;
     }
 
-    /// Starts the system's queue of connections on all bound endpoints, so long at most; a negative
-    /// length is as long as the system allows. listen(2). Errors:
-    /// error::not_bound, error::already_listening, error::stopped, or the system's.
+    /// Starts the system's queue of connections on all bound endpoints. A negative backlog is the
+    /// longest that the system allows. listen(2). Errors: error::not_bound,
+    /// error::already_listening, error::stopped, or the system's.
     [[gnu::cold]] void listen(int backlog = default_backlog) {
         std::error_code failure;
         endpoint last;
