@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <climits>
+#include <cstddef>
 #include <cstdint>
 #include <system_error>
 #include <utility>
@@ -50,12 +51,12 @@ public:
     /// How many events there are; none after a signal. epoll_wait(2) counts in milliseconds:
     /// rounded up, so that no deadline is early. Throws std::system_error where there is no set any
     /// more, as when a program has closed descriptors that are not its own.
-    template <int Most>
+    template <std::size_t Most>
     int wait(epoll_event (&events)[Most], duration timeout) {
         constexpr std::int64_t unit = 1'000'000;
         const std::int64_t ns = timeout.nanoseconds();
         const std::int64_t ms = ns / unit + (ns % unit != 0 ? 1 : 0);
-        const int n = ::epoll_wait(epoll_.get(), events, Most,
+        const int n = ::epoll_wait(epoll_.get(), events, static_cast<int>(Most),
                                    timeout == duration::max() ? -1
                                    : ms > INT_MAX             ? INT_MAX
                                                               : static_cast<int>(ms));
