@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <tcp/bytes.hpp>
+#include <tcp/detail/clock.hpp>
 #include <tcp/detail/platform.hpp>
 #include <tcp/detail/sentence.hpp>
 #include <tcp/detail/slot_array.hpp>
