@@ -16,6 +16,7 @@
 #include <tcp/access_list.hpp>
 #include <tcp/detail/address_counts.hpp>
 #include <tcp/detail/platform.hpp>
+#include <tcp/observer.hpp>
 
 #include "beds.hpp"
 
@@ -43,6 +44,28 @@ struct amplifier {
         ++*answered;
         return 1;
     }
+};
+
+/// Echoes, and cannot be copied while this is set.
+class uncopied {
+public:
+    explicit uncopied(const bool& fails) : fails_{&fails} {}
+    uncopied(const uncopied& other) : fails_{other.fails_} {
+        if (*fails_) throw 1;
+    }
+    uncopied& operator=(const uncopied&) = delete;
+    ~uncopied() = default;
+    void on_data(tcp::connection& peer, tcp::bytes data) { peer.send(data); }
+
+private:
+    const bool* fails_;
+};
+
+/// Counts who is paused and who goes on.
+struct counting : tcp::observer {
+    int pauses = 0, resumptions = 0;
+    void paused(const tcp::connection&) noexcept override { ++pauses; }
+    void resumed(const tcp::connection&) noexcept override { ++resumptions; }
 };
 
 }  // namespace
@@ -118,6 +141,56 @@ TEST_CASE_TEMPLATE("15 max_connections_per_address: counted, and the place is fr
     CHECK(on.bed.until(server, [&] { return fourth.received() == "mine"; }));
     CHECK(refused() == 3);
     CHECK(server.statistics().open == 2);
+}
+
+TEST_CASE_TEMPLATE("15 max_connections_per_address: who is refused for it takes no place of others",
+                   Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+    auto server =
+        on.bed.make(scripted{on.does}, {.max_connections = 3, .max_connections_per_address = 1});
+    const auto where = on.bed.listen(server);
+    on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+    for (int i = 0; i != 5; ++i) {
+        auto more = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return more.was_reset(); }));
+    }
+    const auto counted = server.statistics();
+    CHECK(counted.refused_by[static_cast<std::size_t>(refused_by::address_limit)] == 5);
+    CHECK(counted.refused_by[static_cast<std::size_t>(refused_by::connection_limit)] == 0);
+    on.does.peers.back()->abort();
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    auto later = on.bed.connect(where);
+    later.send("mine");
+    CHECK(on.bed.until(server, [&] { return later.received() == "mine"; }));
+}
+
+TEST_CASE_TEMPLATE("15 who gets no handler takes no place, neither of all nor of its address", Bed,
+                   CONFORMANCE_BEDS) {
+    for (const bool by_address : {false, true}) {
+        CAPTURE(by_address);
+        tcp::options limits;
+        if (by_address)
+            limits.max_connections_per_address = 1;
+        else
+            limits.max_connections = 2;
+        bool fails = false;
+        Bed bed;
+        auto server = bed.make(uncopied{fails}, limits);
+        const auto where = bed.listen(server);
+        fails = true;
+        for (int i = 0; i != 4; ++i) {
+            auto client = bed.connect(where);
+            REQUIRE(bed.until(server, [&] { return client.was_reset(); }));
+        }
+        const auto counted = server.statistics();
+        CHECK(counted.refused_by[static_cast<std::size_t>(refused_by::handler_failed)] == 4);
+        fails = false;
+        auto client = bed.connect(where);
+        client.send("at last");
+        CHECK(bed.until(server, [&] { return client.received() == "at last"; }));
+    }
 }
 
 TEST_CASE("15 max_connections_per_address: the largest number is no limit, and counts nothing") {
@@ -259,4 +332,43 @@ TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading
     }));
     CHECK(answered == clients * pieces);
     CHECK(server.statistics().open == clients);
+}
+
+TEST_CASE_TEMPLATE("61 memory_limit: at the low mark nobody goes on while others have too much",
+                   Bed, SIMULATED_BEDS) {
+    constexpr std::size_t low = 256 * 1024;
+    counting seen;
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
+        peer.send(std::string(1'000'000, 'm'));
+    };
+    auto server = on.bed.make(
+        scripted{on.does},
+        {.high_mark = 2 * low, .low_mark = low, .observer = &seen, .memory_limit = 100'000});
+    const auto where = on.bed.listen(server);
+    auto stuck = on.bed.connect_narrow(where);
+    auto slow = on.bed.connect_narrow(where);
+    stuck.pause_receiving();
+    slow.pause_receiving();
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+    stuck.send("?");
+    REQUIRE(on.bed.until(server, [&] { return seen.pauses == 1; }));
+    slow.send("?");
+    REQUIRE(on.bed.until(server, [&] { return seen.pauses == 2; }));
+    const auto of_slow = [&] {
+        std::size_t least = SIZE_MAX;
+        for (const tcp::connection* peer : on.does.peers)
+            least = std::min(least, peer->send_queue_size());
+        return least;
+    };
+    REQUIRE(on.bed.until(server, [&] {
+        slow.receive(2'000);
+        return of_slow() <= low;
+    }));
+    CHECK(of_slow() > 0);
+    CHECK(seen.resumptions == 0);
+    slow.resume_receiving();
+    REQUIRE(on.bed.until(server, [&] { return of_slow() == 0; }));  // then it keeps nobody waiting
+    CHECK(seen.resumptions == 1);
+    CHECK(seen.pauses == 2);
 }
