@@ -91,6 +91,22 @@ TEST_CASE_TEMPLATE("55 the idle deadline ends who does nothing, and spares who d
     CHECK(server.statistics().timeouts == 1);
 }
 
+TEST_CASE_TEMPLATE("55 the idle deadline spares who is sent something and says nothing", Bed,
+                   SIMULATED_BEDS) {
+    stage<Bed> on;
+    auto server = on.bed.make(scripted{on.does}, {.idle_timeout = 200ms});
+    const auto where = on.bed.listen(server);
+    auto silent = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+    for (int i = 0; i != 20; ++i) {
+        REQUIRE(on.does.closes.empty());
+        on.does.peers[0]->send("x");
+        on.bed.run(server, 30ms);
+    }
+    CHECK(on.does.closes.empty());
+    CHECK(silent.received() == std::string(20, 'x'));
+}
+
 TEST_CASE_TEMPLATE("55 a deadline is never early, and late by a tick (invariant I)", Bed,
                    SIMULATED_BEDS) {
     for (const auto length : {1ms, 2ms, 63ms, 64ms, 65ms, 1'000ms, 4'096ms, 20'000ms}) {
@@ -212,6 +228,73 @@ TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared
     }
     CHECK(on.does.closes.empty());
     CHECK(slow.received_size() == size);
+}
+
+TEST_CASE_TEMPLATE("42 the send deadline begins before one that the connection waits for already",
+                   Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    auto server = on.bed.make(
+        scripted{on.does}, {.idle_timeout = 60s, .send_timeout = 200ms, .send_buffer = 16 * 1024});
+    const auto where = on.bed.listen(server);
+    auto stuck = on.bed.connect_narrow(where);
+    stuck.pause_receiving();
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+    on.bed.run(server, 20ms);  // the timer is set for the idle deadline
+    const tcp::duration begin = now_of(on.bed);
+    on.does.peers[0]->send(std::string(8'000'000, 'r'));
+    REQUIRE(on.bed.until(server, [&] { return !on.does.closes.empty(); }));
+    CHECK(on.does.closes[0].passed == deadline::send);
+    CHECK(now_of(on.bed) - begin < 30s);
+}
+
+TEST_CASE_TEMPLATE(
+    "42 the send deadline counts from when something waits, not from the send before", Bed,
+    SIMULATED_BEDS) {
+    for (const bool later : {false, true}) {
+        CAPTURE(later);
+        stage<Bed> on;
+        on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
+        auto server = on.bed.make(scripted{on.does}, {.send_timeout = 1s});
+        const auto where = on.bed.listen(server);
+        auto client = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+        auto faults = on.bed.world.current_faults();
+        faults.completion_max = 50ms;
+        faults.spurious_writable_per_mille = 0;
+        std::string sent;
+        for (int round = 0; round != 10; ++round) {
+            // Each send ends later, or finds no room for some time.
+            faults.in_flight_per_mille = later ? 1000 : 0;
+            faults.blocked_send_per_mille = later ? 0 : 1000;
+            on.bed.world.set_faults(faults);
+            client.send("x");
+            sent += 'x';
+            on.bed.run(server, 60ms);
+            faults.blocked_send_per_mille = 0;
+            on.bed.world.set_faults(faults);
+            REQUIRE(on.bed.until(
+                server, [&] { return client.received() == sent || !on.does.closes.empty(); }));
+            REQUIRE(on.does.closes.empty());
+            on.bed.run(server, 5s);
+        }
+    }
+}
+
+TEST_CASE_TEMPLATE("55 the close deadline is counted as the others are", Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
+        peer.send(std::string(8'000'000, 'r'));
+        peer.close();
+    };
+    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 200ms, .send_buffer = 4096});
+    const auto where = on.bed.listen(server);
+    auto stuck = on.bed.connect_narrow(where);
+    stuck.pause_receiving();
+    stuck.send("?");
+    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
+    CHECK(on.does.closes[0].by == closed_by::deadline);
+    CHECK(on.does.closes[0].passed == deadline::close);
+    CHECK(server.statistics().timeouts == 1);
 }
 
 TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BEDS) {
@@ -416,4 +499,26 @@ TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", 
         CHECK(conformance::difference(client.received(),
                                       conformance::pattern(queued, seed(which))) == "");
     }
-}
+
+    TEST_CASE_TEMPLATE("58 a timer that is started in its own call: what the call captured stays",
+                       Bed, CONFORMANCE_BEDS) {
+        static std::vector<long> seen;  // a capture has room for two words
+        seen.clear();
+        tcp::timer alarm;
+        struct again {
+            tcp::timer* alarm;
+            long mark;
+            void operator()(tcp::connection& peer) const {
+                if (mark < 5) alarm->start(peer, 1ms, again{alarm, mark + 1});
+                seen.push_back(mark);  // the new one lies where this one lay
+            }
+        };
+        stage<Bed> on;
+        on.does.on_open = [&](tcp::connection& peer) { alarm.start(peer, 1ms, again{&alarm, 1}); };
+        auto server = on.bed.make(scripted{on.does});
+        const auto where = on.bed.listen(server);
+        auto client = on.bed.connect(where);
+        REQUIRE(on.bed.until(server, [&] { return seen.size() == 5; }));
+        CHECK(seen == std::vector<long>{1, 2, 3, 4, 5});
+        CHECK_FALSE(client.ended());
+    }
