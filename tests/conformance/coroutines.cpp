@@ -727,3 +727,54 @@ TEST_CASE_TEMPLATE("77 a deadline passes while a receive waits", Bed, CONFORMANC
     on.until([&] { return on.client.ended(); });
     CHECK(n.frames == 0);
 }
+
+TEST_CASE_TEMPLATE("75 a send that waits for room when nothing can be sent any more has failed",
+                   Bed, CONFORMANCE_BEDS) {
+    for (const bool by_deadline : {false, true}) {
+        CAPTURE(by_deadline);
+        notes n;
+        const auto handler = [captured = witness{n}](connection& peer) -> task<> {
+            const auto result = co_await peer.send(std::string(8'000'000, 'r'));
+            if (result.error() != tcp::error::not_open) captured->wrong.emplace_back("it was sent");
+            captured->done = true;
+        };
+        tcp::options options{.high_mark = 1000, .low_mark = 100, .send_buffer = 16 * 1024};
+        if (by_deadline) options.lifetime = 200ms;
+        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler, options};
+        on.client.pause_receiving();
+        on.until([&] { return on.server.statistics().bytes_sent != 0; });
+        CHECK_FALSE(n.done);
+        if (!by_deadline) on.client.reset();
+        on.until([&] { return n.done; });
+        CHECK(n.wrong.empty());
+        on.until_closed();
+        CHECK(on.closed(by_deadline ? closed_by::deadline : closed_by::peer_reset) == 1);
+    }
+}
+
+TEST_CASE_TEMPLATE(
+    "74 what an incomplete receive leaves can be taken, and then the end comes again", Bed,
+    CONFORMANCE_BEDS) {
+    for (const bool exactly : {false, true}) {
+        CAPTURE(exactly);
+        notes n;
+        const auto handler = [captured = witness{n}, exactly](connection& peer) -> task<> {
+            captured->end(co_await peer.receive_exactly(10));
+            if (exactly)
+                captured->take(co_await peer.receive_exactly(4));
+            else
+                captured->take(co_await peer.receive());
+            captured->end(co_await peer.receive());
+            co_await peer.send("bye");
+        };
+        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+        on.client.send("abcd");
+        on.client.shutdown_send();
+        on.until([&] { return on.client.ended(); });
+        CHECK(on.client.received() == "bye");
+        REQUIRE(n.errors.size() == 2);
+        CHECK(n.errors[0] == tcp::error::incomplete);
+        CHECK(!n.errors[1]);
+        CHECK(n.got == std::vector<std::string>{"abcd"});
+    }
+}
