@@ -186,6 +186,20 @@ TEST_CASE("15 threads: max_connections is exact over all loops") {
     CHECK(blocking_client{now.where}.echoes("again"));
 }
 
+TEST_CASE("19 threads: accepting is paused on every loop, and resumed on every one") {
+    record seen;
+    auto server = make(seen, {.threads = 3});
+    server.pause_accept();
+    const running now{server};
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 6; ++i) clients.emplace_back(now.where);
+    std::this_thread::sleep_for(100ms);
+    CHECK(server.statistics().accepted == 0);
+    server.resume_accept();
+    for (const blocking_client& each : clients) CHECK(each.echoes("x"));
+    CHECK(seen.shares() == std::vector<int>{2, 2, 2});
+}
+
 TEST_CASE("71 threads: a hook that throws ends its own connection and no other") {
     record seen;
     seen.on_data = [](tcp::connection& peer, std::string_view text) {
