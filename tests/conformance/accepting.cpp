@@ -755,3 +755,24 @@ TEST_CASE("accept() stopped by another thread") {
         CHECK(how.by == closed_by::server_stopping);
     }
 }
+
+TEST_CASE("44 a server that was woken sleeps again") {
+    const auto processor_time = [] {
+        rusage used{};
+        ::getrusage(RUSAGE_THREAD, &used);
+        const auto of = [](const timeval& t) {
+            return std::chrono::seconds{t.tv_sec} + std::chrono::microseconds{t.tv_usec};
+        };
+        return of(used.ru_utime) + of(used.ru_stime);
+    };
+    auto server = system_bed{}.make(tcp::echo{});
+    server.bind("127.0.0.1:0");
+    server.listen();
+    server.run_for(1ms);
+    server.pause_accept();
+    server.resume_accept();
+    server.run_for(10ms);
+    const auto before = processor_time();
+    server.run_for(300ms);
+    CHECK(processor_time() - before < 50ms);
+}
