@@ -1,5 +1,7 @@
 // Receiving: behaviours 22 to 25 and 27 to 32.
 #include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -21,6 +23,7 @@
 
 using conformance::difference;
 using conformance::pattern;
+using conformance::scripted;
 using conformance::stage;
 using conformance::system_bed;
 using tcp::closed_by;
@@ -1051,4 +1054,44 @@ TEST_CASE_TEMPLATE("32 what arrived before a failed write is delivered", Bed, CO
             check(lab);
         }
     }
+}
+
+TEST_CASE(
+    "27 bytes that come with descriptors through a unix-domain socket, and those behind them") {
+    // A receive stops in front of them and behind them, unix(7): what is left makes no new edge.
+    stage<system_bed> on;
+    auto server = on.bed.make(scripted{on.does});
+    const endpoint where = server.bind("unix:@tcp-receiving-" + std::to_string(::getpid()));
+    server.bind("127.0.0.1:0");
+    server.listen();
+    auto client = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
+    const auto pass = [&](char c) {
+        const int passed = client.descriptor();
+        iovec piece{.iov_base = &c, .iov_len = 1};
+        alignas(cmsghdr) char room[CMSG_SPACE(sizeof passed)] = {};
+        msghdr message{};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_control = room;
+        message.msg_controllen = sizeof room;
+        cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof passed);
+        std::memcpy(CMSG_DATA(rights), &passed, sizeof passed);
+        REQUIRE(::sendmsg(client.descriptor(), &message, 0) == 1);
+    };
+    std::string sent;
+    for (int round = 0; round != 3; ++round) {
+        CAPTURE(round);
+        client.send("a");
+        pass('b');
+        pass('c');
+        client.send("d");
+        sent += "abcd";
+        CHECK(on.bed.until(
+            server, [&] { return on.does.received == sent; }, 5s));
+    }
+    CHECK(on.does.received == sent);
 }
