@@ -180,3 +180,42 @@ TEST_CASE_TEMPLATE("a reset in the child of fork(2) is none for its parent", Eng
     server.stop();
     runner.join();
 }
+
+TEST_CASE_TEMPLATE("what the child of fork(2) ends with a reset, its parent can end in order",
+                   Engine, ENGINES) {
+    struct aborting {
+        tcp::endpoint* peer_is;
+        const bool* in_child;
+        void on_open(tcp::connection& peer) const { *peer_is = peer.remote_endpoint(); }
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (*in_child) return peer.abort();
+            peer.send(data);
+        }
+    };
+    // Of more than one buffer, the rest comes to a connection that is closing.
+    for (const std::size_t size : {std::size_t{1}, std::size_t{20'000}}) {
+        CAPTURE(size);
+        tcp::endpoint peer_is;
+        bool in_child = false;
+        tcp::server<aborting, Engine> server{aborting{&peer_is, &in_child}};
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        const blocking_client client{where};
+        while (server.statistics().open != 1) server.poll();
+        client.send(std::string(size, 'x'));
+        child aborts{[&] {
+            in_child = true;
+            while (server.statistics().open != 0) server.run_for(1ms);
+            server.run_for(1ms);
+        }};
+        CHECK(aborts.ends());
+        // The option is that of the socket, which both have: socket(7).
+        linger at_close{.l_onoff = -1, .l_linger = 0};
+        for (const int fd : tests::open_descriptors()) {
+            socklen_t length = sizeof at_close;
+            if (tcp::detail::remote_endpoint_of(fd) == peer_is)
+                ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &at_close, &length);
+        }
+        CHECK(at_close.l_onoff == 0);
+    }
+}
