@@ -17,6 +17,7 @@
 
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
+#include <tcp/timer.hpp>
 
 #include "blocking_client.hpp"
 #include "child_process.hpp"
@@ -209,5 +210,100 @@ TEST_CASE("who connects while one loop of several is busy is accepted by another
     }
     CHECK(std::chrono::steady_clock::now() - begin < 1s);
     server.stop();
+    runner.join();
+}
+
+TEST_CASE("what came to the ring of one thread is delivered on another, in order, and once") {
+    constexpr std::size_t count = 130;  // more than a loop has buffers
+    const auto text = [](std::size_t of, int part) {
+        std::string all;
+        // The first one fills several buffers, and all together fill more than there are.
+        const std::size_t size = part == 1 ? 40'000 : 100;
+        while (all.size() < size) all += std::to_string(of) + (part == 1 ? "a" : "b");
+        return all;
+    };
+    struct handler {
+        const std::function<void()>* then;
+        std::atomic<std::size_t>* ends;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (tcp::as_text(data) == "go") (*then)();
+            peer.send(data);
+        }
+        void on_end(tcp::connection&) const { ++*ends; }
+    };
+    std::vector<blocking_client> clients;
+    const std::function<void()> all_send = [&] {
+        for (std::size_t i = 0; i != count; ++i) clients[i].send(text(i, 1));
+        std::this_thread::sleep_for(20ms);
+    };
+    std::atomic<std::size_t> ends{0};
+    server_of<handler> server{handler{&all_send, &ends}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    for (std::size_t i = 0; i != count + 1; ++i) clients.emplace_back(where);
+    while (server.statistics().open != clients.size()) server.poll();
+    clients.back().send("go");
+    // What is handed over behind the last hook completes in this ring and is delivered by no turn.
+    while (server.statistics().bytes_received != 2) server.poll();
+    for (std::size_t i = 0; i != count; ++i) clients[i].send(text(i, 2));
+    std::thread runner{[&] { server.run(); }};
+    CHECK(clients.back().receive(2) == "go");
+    for (std::size_t i = 0; i != count; ++i) {
+        const std::string expected = text(i, 1) + text(i, 2);
+        const bool same = clients[i].receive(expected.size()) == expected;
+        CHECK(same);
+        if (!same) break;  // the others would make it wait as long
+    }
+    // And everything is asked for once: nobody's end comes twice.
+    for (const blocking_client& one : clients) one.shutdown_send();
+    for (int left = 2'000; left != 0 && ends < clients.size(); --left)
+        std::this_thread::sleep_for(10ms);
+    std::this_thread::sleep_for(50ms);
+    CHECK(ends == clients.size());
+    server.stop();
+    runner.join();
+}
+
+TEST_CASE("stop() is heard of after more was done in a turn than the ring has room for") {
+    constexpr std::size_t count = 1'200;
+    struct {
+        std::vector<tcp::connection*> peers;  // of the runner
+        tcp::timer alarm;
+        std::atomic<bool> full{false}, woken{false}, over{false};
+    } seen;
+    struct handler {
+        decltype(seen)* at;
+        void on_open(tcp::connection& peer) const { at->peers.push_back(&peer); }
+        void on_data(tcp::connection& peer, tcp::bytes) const {
+            for (tcp::connection* const one : at->peers) one->send("1");
+            // At the end of the turn all have been sent, and no completion is delivered. A wake
+            // that finds no room for its own ends the poll for the next.
+            at->alarm.start(peer, 1ms, [seen = at](tcp::connection&) {
+                seen->full = true;
+                while (!seen->woken) std::this_thread::sleep_for(1ms);
+            });
+            std::this_thread::sleep_for(20ms);
+        }
+    };
+    server_of<handler> server{handler{&seen}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::thread runner{[&] {
+        server.run();
+        seen.over = true;
+    }};
+    std::vector<blocking_client> clients;
+    for (std::size_t i = 0; i != count; ++i) clients.emplace_back(where);
+    while (server.statistics().open != count) std::this_thread::sleep_for(1ms);
+    clients[0].send("go");
+    while (!seen.full) std::this_thread::sleep_for(1ms);
+    server.pause_accept();
+    seen.woken = true;
+    for (const blocking_client& one : clients) CHECK(one.receive(1) == "1");
+    std::this_thread::sleep_for(20ms);  // the loop sleeps
+    server.stop();
+    for (int left = 500; left != 0 && !seen.over; --left) std::this_thread::sleep_for(10ms);
+    CHECK(seen.over);
+    clients.clear();  // or it would never be over
     runner.join();
 }
