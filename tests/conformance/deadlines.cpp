@@ -13,6 +13,7 @@
 
 using namespace std::chrono_literals;
 using conformance::now_of;
+using conformance::script;
 using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
@@ -467,6 +468,64 @@ TEST_CASE_TEMPLATE("58 timers of a connection that is over, while the engine sti
     }
 }
 
+TEST_CASE_TEMPLATE("58 a timer that is started in its own call: what the call captured stays", Bed,
+                   CONFORMANCE_BEDS) {
+    static std::vector<long> seen;  // a capture has room for two words
+    seen.clear();
+    tcp::timer alarm;
+    struct again {
+        tcp::timer* alarm;
+        long mark;
+        void operator()(tcp::connection& peer) const {
+            if (mark < 5) alarm->start(peer, 1ms, again{alarm, mark + 1});
+            seen.push_back(mark);  // the new one lies where this one lay
+        }
+    };
+    stage<Bed> on;
+    on.does.on_open = [&](tcp::connection& peer) { alarm.start(peer, 1ms, again{&alarm, 1}); };
+    auto server = on.bed.make(scripted{on.does});
+    const auto where = on.bed.listen(server);
+    auto client = on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return seen.size() == 5; }));
+    CHECK(seen == std::vector<long>{1, 2, 3, 4, 5});
+    CHECK_FALSE(client.ended());
+}
+
+TEST_CASE_TEMPLATE(
+    "58 two timers in one tick, each ends the connection of the other: one is called", Bed,
+    CONFORMANCE_BEDS) {
+    int called = 0;
+    tcp::timer alarms[2];
+    stage<Bed> on;
+    struct ends_the_other {
+        script* does;
+        int* called;
+        void operator()(tcp::connection& peer) const {
+            ++*called;
+            for (tcp::connection* one : does->peers)
+                if (one != &peer) one->abort();
+        }
+    };
+    on.does.on_data = [&](tcp::connection&, tcp::bytes) {
+        for (std::size_t i = 0; i != 2; ++i)
+            alarms[i].start(*on.does.peers[i], 5ms, ends_the_other{&on.does, &called});
+    };
+    auto server = on.bed.make(scripted{on.does});
+    const auto where = on.bed.listen(server);
+    auto first = on.bed.connect(where);
+    on.bed.connect(where);
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
+    first.send("x");
+    REQUIRE(on.bed.until(server, [&] { return !on.does.received.empty(); }));
+    // Both are looked at in one turn, also where the clock ticked between the two.
+    REQUIRE(on.bed.wait([begin = now_of(on.bed), &on] { return now_of(on.bed) - begin > 10ms; }));
+    server.poll();
+    CHECK(on.bed.until(server, [&] { return !on.does.closes.empty(); }));
+    on.bed.run(server, 20ms);
+    CHECK(called == 1);
+    CHECK(on.does.closes.size() == 1);
+}
+
 TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", Bed,
                    CONFORMANCE_BEDS) {
     // The system says that there is room when much has left: long after the peer took the first.
@@ -499,26 +558,4 @@ TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", 
         CHECK(conformance::difference(client.received(),
                                       conformance::pattern(queued, seed(which))) == "");
     }
-
-    TEST_CASE_TEMPLATE("58 a timer that is started in its own call: what the call captured stays",
-                       Bed, CONFORMANCE_BEDS) {
-        static std::vector<long> seen;  // a capture has room for two words
-        seen.clear();
-        tcp::timer alarm;
-        struct again {
-            tcp::timer* alarm;
-            long mark;
-            void operator()(tcp::connection& peer) const {
-                if (mark < 5) alarm->start(peer, 1ms, again{alarm, mark + 1});
-                seen.push_back(mark);  // the new one lies where this one lay
-            }
-        };
-        stage<Bed> on;
-        on.does.on_open = [&](tcp::connection& peer) { alarm.start(peer, 1ms, again{&alarm, 1}); };
-        auto server = on.bed.make(scripted{on.does});
-        const auto where = on.bed.listen(server);
-        auto client = on.bed.connect(where);
-        REQUIRE(on.bed.until(server, [&] { return seen.size() == 5; }));
-        CHECK(seen == std::vector<long>{1, 2, 3, 4, 5});
-        CHECK_FALSE(client.ended());
-    }
+}
