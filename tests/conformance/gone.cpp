@@ -98,6 +98,38 @@ TEST_CASE("a send that the system refuses ends the connection, whatever the peer
     });
 }
 
+TEST_CASE("after a send that the system refused, a handler that closes waits for no peer") {
+    struct closing {
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (tcp::as_text(data) == "close") return peer.close();
+            peer.send(data);
+        }
+    };
+    tests::in_child([](tests::findings& found) {
+        tcp::server<closing, tcp::epoll_engine> server{closing{},
+                                                       tcp::options{.close_timeout = 120s}};
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        bool permitted = true;
+        std::thread runner{[&] {  // as above
+            permitted = tests::refuse_call(SYS_sendto, 3, MSG_NOSIGNAL | MSG_DONTWAIT, ENOBUFS) &&
+                        tests::refuse_call(SYS_sendto, 3, MSG_NOSIGNAL, ENOBUFS);
+            server.run();
+        }};
+        const tests::blocking_client client{where};
+        client.send("hello");
+        for (int left = 2'000; left != 0 && server.statistics().bytes_received != 5; --left)
+            std::this_thread::sleep_for(5ms);
+        client.send("close");
+        const bool over = client.over();
+        server.stop();
+        runner.join();
+        if (!permitted) return found.not_permitted("seccomp");
+        found.check(over, "it is open still");
+        found.check(server.statistics().bytes_received == 10, "it did not hear what came");
+    });
+}
+
 namespace {
 
 /// The first connection is sent something by the timer of the second.
