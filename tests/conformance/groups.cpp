@@ -566,3 +566,29 @@ TEST_CASE("41 another thread sends while connections join and leave (K)") {
         CHECK(gaps == 0);
     }
 }
+
+TEST_CASE_TEMPLATE("41 who joins in on_close only leaves where it was", Bed, CONFORMANCE_BEDS) {
+    struct moves {
+        group* from;
+        group* to;
+        std::vector<std::size_t>* sizes;
+        group::member in = {};
+        void on_open(tcp::connection& peer) { in.join(*from, peer); }
+        void on_close(tcp::connection& peer, const tcp::close_reason&) {
+            sizes->push_back(from->size());
+            in.join(*to, peer);
+            sizes->push_back(from->size());
+            sizes->push_back(to->size());
+        }
+    };
+    group from, to;
+    std::vector<std::size_t> sizes;
+    Bed bed;
+    auto server = bed.make(moves{&from, &to, &sizes});
+    const auto where = bed.listen(server);
+    auto client = bed.connect(where);
+    REQUIRE(bed.until(server, [&] { return from.size() == 1; }));
+    client.shutdown_send();
+    REQUIRE(bed.until(server, [&] { return !sizes.empty(); }));
+    CHECK(sizes == std::vector<std::size_t>{1, 0, 0});
+}

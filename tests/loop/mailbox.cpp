@@ -12,8 +12,16 @@
 #include <doctest/doctest.h>
 
 #include <tcp/connection.hpp>
+#include <tcp/group.hpp>
 #include <tcp/loop/loop_context.hpp>
 #include <tcp/loop/mailbox.hpp>
+#include <tcp/server.hpp>
+#include <tcp/simulation.hpp>
+
+namespace allocations {  // send_queue.cpp
+extern const bool counted;
+extern thread_local std::size_t made, live, fail_in;
+}
 
 using namespace std::chrono_literals;
 using tcp::detail::mailbox;
@@ -328,4 +336,28 @@ TEST_CASE("mailbox: closed while four threads post: each message is delivered on
                 wrong += one.delivered == (one.accepted ? 1 : 0) ? 0 : 1;
         CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("mailbox: what a group sends to a loop that is gone takes no memory" *
+          doctest::skip(!allocations::counted)) {
+    struct guest {
+        tcp::group* room;
+        tcp::group::member* in;  // which outlives its connection, and the server
+        void on_open(tcp::connection& peer) const { in->join(*room, peer); }
+    };
+    tcp::group room;
+    tcp::group::member member;
+    {
+        tcp::simulation world{1};
+        tcp::server<guest, tcp::simulated_engine> server{guest{&room, &member}, {}, world};
+        server.bind(7);
+        server.listen();
+        world.connect(7);
+        server.run_for(std::chrono::milliseconds{10});
+        REQUIRE(member.joined());
+    }
+    CHECK(room.size() == 1);
+    const std::size_t live = allocations::live;
+    for (int i = 0; i != 10; ++i) room.send("nobody hears it");
+    CHECK(allocations::live == live);
 }
