@@ -63,3 +63,15 @@ TEST_CASE_TEMPLATE("options::spin changes nothing but who waits", Bed, CONFORMAN
         CHECK(server.statistics().timeouts == 1);
     }
 }
+
+TEST_CASE("options::spin: what was spent on looking is not slept again") {
+    using namespace std::chrono_literals;
+    conformance::kernel_bed<tcp::epoll_engine> bed;
+    auto server = bed.make(tcp::echo{}, {.spin = 1500ms});
+    bed.listen(server);
+    const auto begin = std::chrono::steady_clock::now();
+    server.run_for(1600ms);
+    const auto lasted = std::chrono::steady_clock::now() - begin;
+    CHECK(lasted >= 1600ms);
+    CHECK(lasted < 2900ms);
+}
