@@ -82,6 +82,20 @@ TEST_CASE("10 adopt: a socket that is bound, listening already or not") {
     }
 }
 
+TEST_CASE("10 adopt: options::no_delay is set where it was not, and nothing is taken back") {
+    for (const bool no_delay : {false, true}) {
+        CAPTURE(no_delay);
+        descriptor given = bound_socket("127.0.0.1:0");
+        tcp::server<tcp::echo> server{tcp::options{.no_delay = no_delay}};
+        const int fd = given.release();
+        server.adopt(fd);
+        int is_set = -1;
+        socklen_t size = sizeof is_set;
+        REQUIRE(::getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &is_set, &size) == 0);
+        CHECK((is_set != 0) == no_delay);  // those that it accepts inherit it
+    }
+}
+
 TEST_CASE("10 adopt: a unix-domain socket, whose file stays") {
     const tests::temporary_folder here;
     const std::string path = here.file("socket");
@@ -173,6 +187,8 @@ TEST_CASE("10 listen_fds: the descriptors that the environment speaks of") {
         found.check(listen_fds(me, "3") == std::vector<int>{3, 4}, "more than there are");
         found.check(listen_fds(me, "0").empty(), "0");
         found.check(listen_fds(me, "x").empty(), "no number");
+        found.check(listen_fds(me, "2x").empty(), "a number and more");
+        found.check(listen_fds(me + "x", "2").empty(), "a process and more");
         found.check(listen_fds(me, "").empty(), "empty");
         found.check(listen_fds(me, "-1").empty(), "negative");
         found.check(listen_fds("1", "2").empty(), "another process");

@@ -154,3 +154,12 @@ TEST_CASE("without a client it asks once, so that a failure is told and nothing 
     server.accept_batch();
     CHECK(server.errors == std::vector<int>{EINVAL});
 }
+
+TEST_CASE("the copy for another loop is not inherited by programs that this one starts") {
+    accepting server;
+    server.listen("127.0.0.1:0");
+    std::error_code failure;
+    const tcp::detail::descriptor copy{server.share(0, failure)};
+    REQUIRE(!failure);
+    CHECK((::fcntl(copy.get(), F_GETFD) & FD_CLOEXEC) != 0);
+}
