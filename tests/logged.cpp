@@ -230,6 +230,23 @@ TEST_CASE("logged: clients without a name get a number") {
     CHECK(on.said[4] == "connected by unix:/a \\x1b[1m path");
 }
 
+TEST_CASE("logged: a name that leaves no room for what happened is cut") {
+    served<opens> on;
+    tcp::server<tcp::logged<opens, to_list>, tcp::simulated_engine> local{
+        tcp::logged{opens{}, to_list{&on.said}}, {}, on.world};
+    local.bind("unix:@here");
+    local.listen();
+    on.world.connect(tcp::endpoint::parse("unix:@here"),
+                     tcp::endpoint::parse("unix:/" + std::string(90, '\x1b')));
+    local.run_for(1s);
+    REQUIRE(on.said.size() == 2);
+    std::string name = "unix:/";
+    while (name.size() < 120) name += "\\x1b";
+    name.resize(120);
+    CHECK(on.said[0] == "connected by " + name + "...");
+    CHECK(on.said[1] == name + "...: sending 7 bytes: welcome");
+}
+
 TEST_CASE("logged: data is shown short, and nothing reaches a terminal but printable ASCII") {
     served<obedient> on;
     auto client = on.connect("\x1b[2J a\\b\tc\r\n\x7f\x80\xff");
