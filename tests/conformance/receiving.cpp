@@ -1095,3 +1095,32 @@ TEST_CASE(
     }
     CHECK(on.does.received == sent);
 }
+
+TEST_CASE("28 of several that flood, none has more than its share of a turn") {
+    constexpr std::size_t piece = 1000, pieces = 40;
+    stage<conformance::kernel_bed<tcp::epoll_engine>> on;
+    std::vector<const tcp::connection*> order;
+    on.does.on_data = [&](tcp::connection& peer, tcp::bytes) { order.push_back(&peer); };
+    auto server = on.bed.make(scripted{on.does}, {.receive_buffer = piece});
+    const auto where = on.bed.listen(server);
+    std::vector<conformance::kernel_client> clients;
+    for (int i = 0; i != 3; ++i) clients.push_back(on.bed.connect(where));
+    REQUIRE(on.bed.until(server, [&] { return on.does.opens == clients.size(); }));
+    for (auto& client : clients) client.send(std::string(piece * pieces, 'f'));
+    REQUIRE(on.bed.wait([&] {
+        return std::all_of(clients.begin(), clients.end(), [](const auto& client) {
+            return client.acknowledged_size() == piece * pieces;
+        });
+    }));
+    const std::size_t all = clients.size() * piece * pieces;
+    REQUIRE(on.bed.until(server, [&] { return on.does.received.size() == all; }));
+    // How often one was received of while the others waited: until the first has no more.
+    std::size_t longest = 0, run = 0;
+    for (std::size_t i = 0; i != order.size(); ++i) {
+        run = i != 0 && order[i] == order[i - 1] ? run + 1 : 1;
+        longest = std::max(longest, run);
+        const auto end = order.begin() + static_cast<std::ptrdiff_t>(i) + 1;
+        if (std::count(order.begin(), end, order[i]) == static_cast<std::ptrdiff_t>(pieces)) break;
+    }
+    CHECK(longest <= 8);  // four in a turn, and perhaps the last of one and the first of the next
+}
