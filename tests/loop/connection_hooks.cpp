@@ -5,11 +5,13 @@
 #include <ostream>  // doctest prints error codes
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <tcp/engine/epoll/epoll_engine.hpp>
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 
 #include "conformance/kernel_client.hpp"
@@ -103,4 +105,21 @@ TEST_CASE("62 no memory for what a handler did not take: that connection ends" *
     seen.refuse = false;
     other.send("y");
     CHECK(until(server, {&other}, [&] { return other.received() == "y"; }));
+}
+
+TEST_CASE("62 no memory in the middle of what one batch has of a connection: the rest is unread" *
+          doctest::skip(!allocations::counted)) {
+    record seen;
+    tcp::server<keeps_without_memory, tcp::io_uring_engine> server{keeps_without_memory{&seen}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    kernel_client client{where};
+    REQUIRE(until(server, {&client}, [&] { return server.statistics().open == 1; }));
+    client.send(std::string(20'000, 'x'));  // several of the kernel's buffers
+    for (int left = 2'000; left != 0 && client.acknowledged_size() != 20'000; --left)
+        std::this_thread::sleep_for(1ms);
+    REQUIRE(until(server, {&client}, [&] { return !seen.closes.empty(); }));
+    // As close(2) does with unread input: the peer is not to think that it was seen.
+    CHECK(until(server, {&client}, [&] { return client.ended() || client.was_reset(); }));
+    CHECK(client.was_reset());
 }
