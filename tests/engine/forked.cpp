@@ -219,3 +219,37 @@ TEST_CASE_TEMPLATE("what the child of fork(2) ends with a reset, its parent can 
         CHECK(at_close.l_onoff == 0);
     }
 }
+
+TEST_CASE_TEMPLATE("what a hook that calls fork(2) sends in the child leaves as it was", Engine,
+                   ENGINES) {
+    struct forks {
+        pid_t* forked;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (*forked == -1 && tcp::as_text(data).starts_with("go")) {
+                *forked = ::fork();
+                if (*forked == 0)
+                    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+                else
+                    ::waitpid(*forked, nullptr, 0);
+            }
+            if (*forked == 0) peer.send(data);
+        }
+    };
+    pid_t forked = -1;
+    tcp::server<forks, Engine> server{forks{&forked}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 60; ++i) clients.emplace_back(where);
+    while (server.statistics().open != clients.size()) server.poll();
+    const std::string text = "go" + std::string(3'000, 'g');
+    clients[0].send(text);
+    // So much that the child's ring fills every buffer that it is offered at once.
+    for (std::size_t i = 1; i != clients.size(); ++i) clients[i].send(std::string(20'000, 'x'));
+    while (forked == -1) server.poll();
+    if (forked == 0) {
+        for (int i = 0; i != 100; ++i) server.run_for(1ms);
+        ::_exit(0);
+    }
+    CHECK((clients[0].receive(text.size()) == text));
+}
