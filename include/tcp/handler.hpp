@@ -297,6 +297,9 @@ consteval bool check_handler() {
 
 template <coroutine H>
 consteval bool check_handler() {
+    static_assert(std::destructible<H>,
+                  "tcp::server: each connection destroys its Handler after its end; give Handler a "
+                  "public destructor that does not throw.");
     static_assert(!declares_a_hook<H>,
                   "tcp::server: Handler is a coroutine, so its hooks would never be called; leave "
                   "either its operator() or its hooks out.");

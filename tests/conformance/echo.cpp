@@ -66,7 +66,7 @@ TEST_CASE_TEMPLATE("options::spin changes nothing but who waits", Bed, CONFORMAN
 
 TEST_CASE("options::spin: what was spent on looking is not slept again") {
     using namespace std::chrono_literals;
-    conformance::kernel_bed<tcp::epoll_engine> bed;
+    conformance::system_bed bed;
     auto server = bed.make(tcp::echo{}, {.spin = 1500ms});
     bed.listen(server);
     const auto begin = std::chrono::steady_clock::now();

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -252,4 +253,42 @@ TEST_CASE_TEMPLATE("what a hook that calls fork(2) sends in the child leaves as 
         ::_exit(0);
     }
     CHECK((clients[0].receive(text.size()) == text));
+}
+
+TEST_CASE_TEMPLATE("the child of a hook that calls fork(2) serves everybody from there on", Engine,
+                   ENGINES) {
+    struct forks {
+        pid_t* forked;
+        const std::function<void()>* in_parent;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (*forked == -1 && tcp::as_text(data).starts_with("go")) {
+                *forked = ::fork();
+                if (*forked == 0)
+                    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+                else
+                    (*in_parent)();
+            }
+            if (*forked == 0) peer.send(data);
+        }
+    };
+    constexpr std::size_t count = 60, first = 30;
+    pid_t forked = -1;
+    std::vector<blocking_client> clients;
+    std::size_t served = 0;
+    const std::function<void()> in_parent = [&] {
+        for (std::size_t i = first; i != count; ++i) served += clients[i].echoes("later") ? 1 : 0;
+        ::kill(forked, SIGKILL);
+        ::waitpid(forked, nullptr, 0);
+    };
+    tcp::server<forks, Engine> server{forks{&forked, &in_parent}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    for (std::size_t i = 0; i != count; ++i) clients.emplace_back(where);
+    while (server.statistics().open != count) server.poll();
+    clients[0].send("go");
+    for (std::size_t i = 1; i != first; ++i) clients[i].send(std::string(20'000, 'x'));
+    while (forked == -1) server.poll();
+    if (forked == 0)
+        for (;;) server.run_for(1ms);
+    CHECK(served == count - first);
 }

@@ -82,12 +82,18 @@ TEST_CASE("62 no memory for what the system did not take: that connection ends" 
     greedy.pause_receiving();
     REQUIRE(until(server, {&greedy, &other}, [&] { return server.statistics().open == 2; }));
     greedy.send(std::string(50'000, 'x'));
+    for (int left = 2'000; left != 0 && greedy.acknowledged_size() != 50'000; --left)
+        std::this_thread::sleep_for(1ms);  // so that nothing unread makes it a reset
     REQUIRE(until(server, {&greedy}, [&] { return !seen.closes.empty(); }));
     CHECK(seen.closes[0].by == tcp::closed_by::system_error);
     CHECK(seen.closes[0].error == std::errc::not_enough_memory);
+    CHECK(seen.closes[0].unsent != 0);
     seen.refuse = false;
     other.send("still there");
     CHECK(until(server, {&other}, [&] { return other.received() == "still there"; }));
+    greedy.resume_receiving();
+    CHECK(until(server, {&greedy}, [&] { return greedy.ended() || greedy.was_reset(); }));
+    CHECK(greedy.was_reset());
 }
 
 TEST_CASE("62 no memory for what a handler did not take: that connection ends" *

@@ -86,7 +86,6 @@ protected:
             }
             c.own_lent();
         } catch (const std::bad_alloc&) {
-            lent = {};
             broken(c, ENOMEM);
         }
     }
@@ -97,7 +96,6 @@ protected:
         try {
             heed(c, outcome);
         } catch (const std::bad_alloc&) {
-            lent = {};
             broken(c, ENOMEM);
         }
     }
@@ -133,7 +131,7 @@ protected:
     /// The connection cannot go on.
     [[gnu::cold]] void broken(connection& c, int error) {
         if ((c.flags_ & (ending | connection::send_failed)) == 0) blame(c, error);
-        c.flags_ |= connection::abort_wanted;
+        c.flags_ |= connection::reset_now;
     }
 
     void blame(connection& c, int error) noexcept {

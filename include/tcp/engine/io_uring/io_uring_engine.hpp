@@ -208,7 +208,8 @@ public:
 
     template <engine_sink Sink>
     void wait(duration timeout, Sink& sink) {
-        if (timeout > duration{} && settings_.spin > duration{}) look_before_sleeping(timeout);
+        if (timeout > duration{} && settings_.spin > duration{})
+            timeout = look_before_sleeping(timeout, settings_.spin);
         if (ring_.has_completions() || moved_) timeout = {};
         bulk_before_ = std::exchange(bulk_now_, 0);
         enter(timeout);
@@ -226,12 +227,6 @@ private:
     static constexpr int most_in_a_row = 4;
     static constexpr std::uint32_t most_slots = 0xff'ffff;
     static constexpr std::size_t most_in_a_request = detail::io_uring::receive_buffers::most_size;
-
-    [[gnu::cold, gnu::noinline]] void look_before_sleeping(duration timeout) {
-        const duration begin = now();
-        for (duration looked; looked < settings_.spin && looked < timeout; looked = now() - begin)
-            if (ring_.enter({}) != 0 || ring_.has_completions()) return;
-    }
 
     bool is(const state& c, connection_id id) const noexcept {
         return c.generation == id.generation && c.fd >= 0;

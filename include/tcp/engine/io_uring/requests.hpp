@@ -194,6 +194,16 @@ protected:
         ring_.enter({});
     }
 
+    /// Looks for completions for so long. How much of the timeout is left.
+    [[gnu::cold, gnu::noinline]] duration look_before_sleeping(duration timeout, duration length) {
+        const duration begin = monotonic_now();
+        duration looked;
+        for (; looked < length; looked = monotonic_now() - begin)
+            if (looked >= timeout || ring_.enter({}) != 0 || ring_.has_completions()) return {};
+        if (timeout == duration::max()) return timeout;
+        return looked < timeout ? timeout - looked : duration{};
+    }
+
     io_uring::ring ring_;
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;

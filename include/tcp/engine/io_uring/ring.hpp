@@ -148,11 +148,13 @@ public:
     void each_completion(F f) {
         if (!aside_.empty()) [[unlikely]]
             each_set_aside(f);
-        const std::uint32_t end = load(completion_tail_);
+        const std::uint32_t* const where = completion_tail_;
+        const std::uint32_t end = load(where);
         for (std::uint32_t head; static_cast<std::int32_t>(end - (head = *completion_head_)) > 0;) {
             const completion one = results_[head & results_mask_];
             store(completion_head_, head + 1);
             f(one);
+            if (completion_tail_ != where) return;  // a hook has forked: this is another ring
         }
         if (!aside_.empty()) [[unlikely]]
             each_set_aside(f);
