@@ -1,7 +1,4 @@
 // How many connections each address has: nothing is left of those that are gone.
-//
-// This file replaces operator new for the test program of this folder, so that the tests can count
-// allocations.
 #include <tcp/detail/address_counts.hpp>
 
 #include <sys/socket.h>
@@ -19,52 +16,7 @@
 #include <tcp/detail/platform.hpp>
 #include <tcp/endpoint.hpp>
 
-#if defined(__has_feature)
-#    if __has_feature(thread_sanitizer)
-#        define ALLOCATIONS_ARE_THE_SANITIZERS
-#    endif
-#endif
-
-namespace {
-
-#ifdef ALLOCATIONS_ARE_THE_SANITIZERS  // its operator new cannot be replaced
-constexpr bool counted = false;
-#else
-constexpr bool counted = true;
-#endif
-
-// Of the thread that asks.
-thread_local std::size_t made = 0;
-thread_local std::size_t live = 0;  // made and not given back
-
-}  // namespace
-
-#ifndef ALLOCATIONS_ARE_THE_SANITIZERS
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-    void* const block = std::malloc(size != 0 ? size : 1);
-    if (block == nullptr) return nullptr;
-    ++made;
-    ++live;
-    return block;
-}
-void* operator new[](std::size_t size, const std::nothrow_t& may_fail) noexcept {
-    return ::operator new(size, may_fail);
-}
-void* operator new(std::size_t size) {
-    void* const block = ::operator new(size, std::nothrow);
-    if (block == nullptr) throw std::bad_alloc{};
-    return block;
-}
-void* operator new[](std::size_t size) { return ::operator new(size); }
-
-void operator delete(void* block) noexcept {
-    if (block != nullptr) --live;
-    std::free(block);
-}
-void operator delete[](void* block) noexcept { ::operator delete(block); }
-void operator delete(void* block, std::size_t) noexcept { ::operator delete(block); }
-void operator delete[](void* block, std::size_t) noexcept { ::operator delete(block); }
-#endif
+#include "count_allocations.hpp"
 
 using tcp::endpoint;
 using tcp::detail::address_counts;
@@ -100,12 +52,12 @@ TEST_CASE("address_counts: who has no connection takes no memory, however many t
     REQUIRE(come_and_go(0, true));  // from here on the tables have their first size
     for (const bool served : {false, true}) {
         CAPTURE(served);
-        const std::size_t live_before = live, made_before = made;
+        const std::size_t live_before = allocations::live, made_before = allocations::made;
         std::size_t refused = 0;
         for (std::uint32_t i = 0; i != peers; ++i) refused += come_and_go(i, served) ? 0 : 1;
-        const std::size_t live_after = live, made_after = made;
+        const std::size_t live_after = allocations::live, made_after = allocations::made;
         CHECK(refused == 0);
-        if (!counted) continue;
+        if (!allocations::counted) continue;
         CHECK(live_after == live_before);
         CHECK(made_after - made_before == (served ? 2 : 1) * peers);  // no table grows
     }
@@ -114,7 +66,7 @@ TEST_CASE("address_counts: who has no connection takes no memory, however many t
 TEST_CASE("address_counts: many at the same time, each up to its limit, and all of it comes back") {
     constexpr std::uint32_t peers = 1'000;
     const std::vector<char> connections(2 * peers);
-    const std::size_t live_before = live;
+    const std::size_t live_before = allocations::live;
     {
         const std::unique_ptr<address_counts> counts{tcp::address_limit{2}.make()};
         REQUIRE(counts != nullptr);
@@ -130,5 +82,5 @@ TEST_CASE("address_counts: many at the same time, each up to its limit, and all 
         }
         CHECK(wrong == 0);
     }
-    CHECK(live == live_before);
+    CHECK(allocations::live == live_before);
 }

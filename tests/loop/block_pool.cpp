@@ -13,10 +13,7 @@
 
 #include <tcp/loop/block_pool.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern const bool counted;
-extern thread_local std::size_t made, live, fail_in;
-}
+#include "allocations.hpp"
 
 using tcp::detail::block_pool;
 

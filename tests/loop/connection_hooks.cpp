@@ -14,12 +14,8 @@
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/server.hpp>
 
+#include "allocations.hpp"
 #include "conformance/kernel_client.hpp"
-
-namespace allocations {  // send_queue.cpp
-extern const bool counted;
-extern thread_local std::size_t made, live, fail_in;
-}
 
 using conformance::kernel_client;
 using namespace std::chrono_literals;

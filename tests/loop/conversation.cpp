@@ -16,10 +16,7 @@
 #include <tcp/server.hpp>
 #include <tcp/task.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern const bool counted;
-extern thread_local std::size_t made, live, fail_in;
-}
+#include "allocations.hpp"
 
 using tcp::as_bytes;
 using tcp::detail::wanted_bytes;

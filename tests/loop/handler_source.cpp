@@ -10,9 +10,7 @@
 
 #include <tcp/loop/handler_source.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern thread_local std::size_t made, live;
-}
+#include "allocations.hpp"
 
 using tcp::detail::handler_source;
 

@@ -14,10 +14,7 @@
 #include <tcp/loop/block_pool.hpp>
 #include <tcp/loop/kept_bytes.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern const bool counted;
-extern thread_local std::size_t made, live, fail_in;
-}
+#include "allocations.hpp"
 
 using tcp::as_bytes;
 using tcp::as_text;

@@ -13,9 +13,7 @@
 
 #include <tcp/loop/loop_owner.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern thread_local std::size_t live;
-}
+#include "allocations.hpp"
 
 namespace {
 

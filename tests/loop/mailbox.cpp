@@ -18,10 +18,7 @@
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
 
-namespace allocations {  // send_queue.cpp
-extern const bool counted;
-extern thread_local std::size_t made, live, fail_in;
-}
+#include "allocations.hpp"
 
 using namespace std::chrono_literals;
 using tcp::detail::mailbox;

@@ -1,8 +1,5 @@
 // What waits to be sent: every operation against a std::string that does the same, also when memory
 // runs out.
-//
-// This file replaces operator new for the test program of this folder, so that the tests can count
-// allocations and let one fail.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -25,54 +22,7 @@
 #include <tcp/loop/send_queue.hpp>
 #include <tcp/shared_bytes.hpp>
 
-#if defined(__has_feature)
-#    if __has_feature(thread_sanitizer)
-#        define ALLOCATIONS_ARE_THE_SANITIZERS
-#    endif
-#endif
-
-// Of the thread that asks. The other files of this folder declare what they need of it.
-namespace allocations {
-
-#ifdef ALLOCATIONS_ARE_THE_SANITIZERS  // its operator new cannot be replaced
-extern constexpr bool counted = false;
-#else
-extern constexpr bool counted = true;
-#endif
-
-thread_local std::size_t made = 0;     // since the thread began
-thread_local std::size_t live = 0;     // made and not given back
-thread_local std::size_t fail_in = 0;  // 1: the next one fails; 0: none does
-
-}  // namespace allocations
-
-#ifndef ALLOCATIONS_ARE_THE_SANITIZERS
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-    if (allocations::fail_in != 0 && --allocations::fail_in == 0) return nullptr;
-    void* const block = std::malloc(size != 0 ? size : 1);
-    if (block == nullptr) return nullptr;
-    ++allocations::made;
-    ++allocations::live;
-    return block;
-}
-void* operator new[](std::size_t size, const std::nothrow_t& may_fail) noexcept {
-    return ::operator new(size, may_fail);
-}
-void* operator new(std::size_t size) {
-    void* const block = ::operator new(size, std::nothrow);
-    if (block == nullptr) throw std::bad_alloc{};
-    return block;
-}
-void* operator new[](std::size_t size) { return ::operator new(size); }
-
-void operator delete(void* block) noexcept {
-    if (block != nullptr) --allocations::live;
-    std::free(block);
-}
-void operator delete[](void* block) noexcept { ::operator delete(block); }
-void operator delete(void* block, std::size_t) noexcept { ::operator delete(block); }
-void operator delete[](void* block, std::size_t) noexcept { ::operator delete(block); }
-#endif
+#include "count_allocations.hpp"
 
 using tcp::as_bytes;
 using tcp::as_text;
