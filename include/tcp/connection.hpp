@@ -89,6 +89,7 @@ public:
     send_result send(std::string&& text);
 
     /// The same, and only points at the bytes: many connections send what stands in memory once.
+    /// Fewer than 512 are copied, which is less than what remembers them.
     send_result send(const shared_bytes& data);
 
     /// Bytes that were sent and that the system has not taken yet.

@@ -26,7 +26,8 @@ namespace tcp::inline v0 {
 
 /// Names one connection and never another one, though its place in the server, and its descriptor,
 /// are used again. Every function may be called from every thread, and is about what was true at
-/// that moment. It may be kept as long as one likes, longer than the server.
+/// that moment. It may be kept as long as one likes, longer than the server; only behind two
+/// thousand million further connections in that same place could it name one of them.
 ///
 /// What one thread sends and posts arrives in that order. From a hook, too, it arrives later: at
 /// the end of the batch of events.
