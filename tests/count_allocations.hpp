@@ -46,7 +46,8 @@ void* operator new(std::size_t size) {
 }
 void* operator new[](std::size_t size) { return ::operator new(size); }
 
-void operator delete(void* block) noexcept {
+// Not inline: g++ would take new and free() for a mismatch of its own finding.
+[[gnu::noinline]] void operator delete(void* block) noexcept {
     if (block != nullptr) --allocations::live;
     std::free(block);
 }
