@@ -131,7 +131,8 @@ protected:
     /// The connection cannot go on.
     [[gnu::cold]] void broken(connection& c, int error) {
         if ((c.flags_ & (ending | connection::send_failed)) == 0) blame(c, error);
-        c.flags_ |= connection::reset_now;
+        // Where the peer has reset it nothing is left to do.
+        c.flags_ |= error == ECONNRESET ? connection::abort_wanted : connection::reset_now;
     }
 
     void blame(connection& c, int error) noexcept {
