@@ -19,7 +19,6 @@ public:
     constexpr address_limit() noexcept = default;
 
     /// So many; the largest std::size_t is no limit.
-
     // NOLINTBEGIN(google-explicit-constructor): a number is one
     template <class Table = detail::address_table<detail::mutex>>
     constexpr address_limit(std::size_t most) noexcept

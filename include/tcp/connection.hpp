@@ -101,9 +101,10 @@ public:
     ///     while (peer.writable() && has_more()) peer.send(next_piece());
     bool writable() const noexcept { return (flags_ & no_send) == 0 && !above_high_mark(); }
 
-    /// Ends the connection in order: what is queued is sent, then FIN; then the peer has
-    /// options::close_timeout, from now, to finish too. What it still sends is dropped. on_data is
-    /// not called again; on_close is, at the end. RFC 9293 3.6. Doing it twice is doing it once.
+    /// Ends the connection in order: what is queued is sent, as long as the peer takes some of it
+    /// within each options::close_timeout, then FIN; then the peer has that long to finish too.
+    /// What it still sends is dropped. on_data is not called again; on_close is, at the end. RFC
+    /// 9293 3.6. Doing it twice is doing it once.
     void close() noexcept { end(closed_by::handler_closed, close_wanted); }
 
     /// Ends the connection at once: the queue is dropped and the peer sees a reset (RST). RFC 9293

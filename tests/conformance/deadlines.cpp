@@ -281,23 +281,6 @@ TEST_CASE_TEMPLATE(
     }
 }
 
-TEST_CASE_TEMPLATE("55 the close deadline is counted as the others are", Bed, CONFORMANCE_BEDS) {
-    stage<Bed> on;
-    on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
-        peer.send(std::string(8'000'000, 'r'));
-        peer.close();
-    };
-    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 200ms, .send_buffer = 4096});
-    const auto where = on.bed.listen(server);
-    auto stuck = on.bed.connect_narrow(where);
-    stuck.pause_receiving();
-    stuck.send("?");
-    REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
-    CHECK(on.does.closes[0].by == closed_by::deadline);
-    CHECK(on.does.closes[0].passed == deadline::close);
-    CHECK(server.statistics().timeouts == 1);
-}
-
 TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };

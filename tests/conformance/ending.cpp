@@ -1043,6 +1043,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
     }));
     CHECK(on.does.closes[0].by == closed_by::deadline);
     CHECK(on.does.closes[0].passed == tcp::deadline::close);
+    CHECK(server.statistics().timeouts == 1);
     CHECK(on.does.closes[0].unsent == queued - server.statistics().bytes_sent);
     CHECK(on.does.closes[0].unsent > 0);
     CHECK_FALSE(on.does.closes[0].error);

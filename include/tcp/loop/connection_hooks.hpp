@@ -162,7 +162,7 @@ protected:
             s.kept_.append(pool, data);
             return true;
         } catch (const std::bad_alloc&) {
-            broken(s, ENOMEM);
+            broken(s);
             return false;
         }
     }
@@ -176,7 +176,10 @@ protected:
     }
 
     void tell_end(slot_type& s) {
-        if ((s.flags_ & connection::send_failed) != 0) return broken(s, s.errno_);
+        if ((s.flags_ & connection::send_failed) != 0) {  // there is nothing left to say
+            s.flags_ |= connection::abort_wanted;
+            return;
+        }
         if constexpr (has_on_end<Handler>) {
             try {
                 s.handler.on_end(s);

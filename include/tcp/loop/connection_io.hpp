@@ -86,7 +86,7 @@ protected:
             }
             c.own_lent();
         } catch (const std::bad_alloc&) {
-            broken(c, ENOMEM);
+            broken(c);
         }
     }
 
@@ -96,7 +96,7 @@ protected:
         try {
             heed(c, outcome);
         } catch (const std::bad_alloc&) {
-            broken(c, ENOMEM);
+            broken(c);
         }
     }
 
@@ -128,11 +128,10 @@ protected:
         c.flags_ |= connection::send_failed;
     }
 
-    /// The connection cannot go on.
-    [[gnu::cold]] void broken(connection& c, int error) {
-        if ((c.flags_ & (ending | connection::send_failed)) == 0) blame(c, error);
-        // Where the peer has reset it nothing is left to do.
-        c.flags_ |= error == ECONNRESET ? connection::abort_wanted : connection::reset_now;
+    /// There is no memory for the connection to go on with.
+    [[gnu::cold]] void broken(connection& c) {
+        if ((c.flags_ & (ending | connection::send_failed)) == 0) blame(c, ENOMEM);
+        c.flags_ |= connection::reset_now;
     }
 
     void blame(connection& c, int error) noexcept {

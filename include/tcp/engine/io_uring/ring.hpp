@@ -215,7 +215,7 @@ private:
         __atomic_store_n(word, value, __ATOMIC_RELEASE);
     }
 
-    /// Submits so many and waits. Where that is all of them, each wait is one system call.
+    /// Submits so many and waits, with one system call.
     int wait(std::uint32_t count, duration timeout) noexcept {
         store(submission_tail_, tail_);
         const std::int64_t ns = timeout.nanoseconds();
