@@ -941,8 +941,7 @@ std::int64_t end_at_once(std::size_t count, ending how) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("52 20,000 closes at once: no recursion, and linear (S)", Bed,
-                   conformance::fair_bed, conformance::late_bed) {
+TEST_CASE_TEMPLATE("52 20,000 closes at once: no recursion, and linear (S)", Bed, SIMULATED_BEDS) {
     for (const ending how : {ending::stopped, ending::drained, ending::closed_by_one,
                              ending::aborted_by_one, ending::deadline}) {
         CAPTURE(static_cast<int>(how));
@@ -1055,7 +1054,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
 }
 
 TEST_CASE_TEMPLATE("54 close to a peer that vanished ends at close_timeout (S)", Bed,
-                   conformance::fair_bed, conformance::late_bed, conformance::rough_bed) {
+                   SIMULATED_BEDS) {
     for (const std::size_t queued : sizes{0, 500'000}) {
         CAPTURE(queued);
         stage<Bed> on;

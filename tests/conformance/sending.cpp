@@ -320,8 +320,7 @@ TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", B
     CHECK(above_low == 0);
 }
 
-TEST_CASE_TEMPLATE("35 marks are where the options say, to the byte (S)", Bed,
-                   conformance::fair_bed, conformance::late_bed, conformance::rough_bed) {
+TEST_CASE_TEMPLATE("35 marks are where the options say, to the byte (S)", Bed, SIMULATED_BEDS) {
     constexpr std::size_t high = 50'000, low = 10'000;
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.high_mark = high, .low_mark = low});

@@ -484,8 +484,7 @@ TEST_CASE_TEMPLATE("what poll() and run_for() return, and how long they take", B
     CHECK_FALSE(failure);
 }
 
-TEST_CASE_TEMPLATE("run() without a client ends by stop() and drain() (S)", Bed,
-                   conformance::fair_bed, conformance::late_bed, conformance::rough_bed) {
+TEST_CASE_TEMPLATE("run() without a client ends by stop() and drain() (S)", Bed, SIMULATED_BEDS) {
     for (const bool drained : {false, true}) {
         CAPTURE(drained);
         stage<Bed> on;
