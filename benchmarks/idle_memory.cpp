@@ -15,7 +15,7 @@ constexpr double coroutine_budget = 400;
 
 int main() try {
     bench::raise_descriptor_limit();
-    bench::pin(bench::place().load);
+    bench::take_place();
     const std::string here = bench::own_folder();
     const auto ours_with = [&](const char* handler) {
         return bench::idle_bytes({here + "echo_server", "--host", "127.0.0.1", "--port", "0",

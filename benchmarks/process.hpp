@@ -14,6 +14,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
@@ -47,8 +48,12 @@ struct placement {
     int server = 0;
 };
 inline placement place() {
-    const std::vector<int> cores = allowed_cores();
-    return {cores.front(), cores.back()};
+    // Looked for once: who is tied to one core is allowed that one alone.
+    static const placement found = [] {
+        const std::vector<int> cores = allowed_cores();
+        return placement{cores.front(), cores.back()};
+    }();
+    return found;
 }
 
 /// Ties the calling process to one core.
@@ -57,6 +62,13 @@ inline void pin(int core) noexcept {
     CPU_ZERO(&set);
     CPU_SET(core, &set);
     ::sched_setaffinity(0, sizeof set, &set);
+}
+
+/// Ties this process, the load, to its core, and says where everything runs.
+inline void take_place() noexcept {
+    pin(place().load);
+    std::fprintf(stderr, "the load runs on core %d, the servers on core %d\n", place().load,
+                 place().server);
 }
 
 /// Allows this process, and those it starts, as many descriptors as the system lets it have.

@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     bench::raise_descriptor_limit();
-    bench::pin(bench::place().load);
+    bench::take_place();
     std::vector<comparison> results;
     for (const std::size_t connections : {1U, 64U, 1000U})
         for (const std::size_t message : {64U, 4096U, 65'536U, 1'048'576U})

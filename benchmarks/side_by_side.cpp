@@ -203,7 +203,7 @@ int main(int argc, char** argv) try {
             return 2;
         }
     bench::raise_descriptor_limit();
-    bench::pin(bench::place().load);
+    bench::take_place();
     if (given.idle_bytes > 0)
         measure_memory(given);
     else if (given.churn)
