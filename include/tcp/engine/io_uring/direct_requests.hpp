@@ -78,12 +78,15 @@ protected:
         c.set(settles);
     }
 
-    /// close(2), with a reset if that is wanted.
-    [[gnu::cold, gnu::noinline]] void close_in_table(const state& c) {
-        if (c.has(reset) && !set_reset(c))
-            if (const own_descriptor socket = descriptor_of(c); socket.get() >= 0)
-                reset_on_close(socket.get());
-        table_.remove(ring_, static_cast<std::uint32_t>(c.fd));
+    /// close(2), with a reset if that is wanted. What is known of it is forgotten.
+    void close_now(state& c) {
+        if (c.in_table) {
+            close_in_table(c);
+        } else {
+            if (c.has(reset)) reset_on_close(c.fd);
+            ::close(c.fd);
+        }
+        c = {};
     }
 
     /// A descriptor of a connection, for as long as this lives if it had none.
@@ -112,6 +115,13 @@ protected:
     std::string chosen_ = "io_uring";
 
 private:
+    [[gnu::cold, gnu::noinline]] void close_in_table(const state& c) {
+        if (c.has(reset) && !set_reset(c))
+            if (const own_descriptor socket = descriptor_of(c); socket.get() >= 0)
+                reset_on_close(socket.get());
+        table_.remove(ring_, static_cast<std::uint32_t>(c.fd));
+    }
+
     // setsockopt(2), SO_LINGER.
     bool set_reset(const state& c) {
         const linger now{.l_onoff = 1, .l_linger = 0};

@@ -18,7 +18,8 @@
 //
 // Of a connection that fills a buffer and has more, more would be received than its handler is
 // ready for, in small pieces: it is received with recv(2) into one large buffer, when a poll says
-// that something came, until less comes again.
+// that something came, until less comes again. So is one of which the kernel said that there is
+// more and did not show it, as where a signal comes while it stands at urgent data.
 //
 // A socket is closed when the kernel has nothing to do for it any more: with a request in it,
 // close(2) would send no FIN.
@@ -220,6 +221,8 @@ public:
             moved_ = false;
         }
         ring_.each_completion(now_there);
+        if (promised_ != connection_id{}) [[unlikely]]
+            promise_is_broken();
         buffers_.publish();
     }
 
@@ -238,6 +241,8 @@ private:
     void deliver(const completion& one, Sink& sink) {
         const op what = detail::io_uring::op_of(one.user_data);
         const connection_id id = detail::io_uring::id_of(one.user_data);
+        if (promised_ != connection_id{} && (what != op::receive || id != promised_)) [[unlikely]]
+            promise_is_broken();
         if (what == op::receive) return received(id, one, sink);
         if (what == op::send) return sent(id, one.result, sink);
         if (what == op::readable) return is_readable(id, states_[id.slot], sink);
@@ -247,7 +252,10 @@ private:
     template <class Sink>
     void received(connection_id id, const completion& one, Sink& sink) {
         state& c = states_[id.slot];
-        if ((one.flags & detail::io_uring::more_to_come) == 0) {
+        const bool goes_on = (one.flags & detail::io_uring::more_to_come) != 0;
+        const bool promises = (one.flags & detail::io_uring::socket_has_more) != 0;
+        promised_ = goes_on && promises ? id : connection_id{};
+        if (!goes_on) {
             c.clear(receive_asked);
             c.clear(receive_cancelled);
         }
@@ -257,8 +265,7 @@ private:
                 shown_ = buffers_.filled(shown_id_, static_cast<std::size_t>(one.result));
                 sink.received(id, shown_);
                 shown_ = {};
-                if ((one.flags & detail::io_uring::socket_has_more) != 0 &&
-                    one.result == static_cast<std::int32_t>(buffers_.size())) [[unlikely]]
+                if (promises && one.result == static_cast<std::int32_t>(buffers_.size()))
                     becomes_bulk(id, c);
             }
             if (!std::exchange(shown_is_held_, false)) buffers_.give_back(shown_id_);
@@ -267,7 +274,14 @@ private:
         if (one.result > 0 && c.has(closing) && !c.shared)
             c.set(reset);  // as close(2) does with unread input
         if (one.result <= 0 && !c.has(closing)) received_nothing(id, c, -one.result, sink);
-        if ((one.flags & detail::io_uring::more_to_come) == 0) settle(id, c, sink);
+        if (!goes_on) settle(id, c, sink);
+    }
+
+    /// A completion that says that the socket has more is followed by that at once, unless the
+    /// kernel has sent enough of them in a row, or a signal came at urgent data (tcp_recvmsg()).
+    [[gnu::cold, gnu::noinline]] void promise_is_broken() {
+        const connection_id id = std::exchange(promised_, {});
+        becomes_bulk(id, states_[id.slot]);
     }
 
     [[gnu::noinline]] void becomes_bulk(connection_id id, state& c) {
@@ -305,20 +319,20 @@ private:
             const std::size_t size = static_cast<std::size_t>(n);
             sink.received(id, buffer_.first(size));
             if (!is(c, id)) break;
-            note_size(c, size);
+            note_size(c, size, socket.get());
             if (size != buffer_.size()) break;
         }
         settle(id, c, sink);
     }
 
     /// Behind the event: what is sent in it from the common buffer leaves at once while it is bulk.
-    void note_size(state& c, std::size_t size) noexcept {
+    void note_size(state& c, std::size_t size, int socket) noexcept {
         if (size >= buffers_.size())
             c.flags = static_cast<std::uint16_t>(c.flags & ~quiet_mask);
-        else if ((c.flags & quiet_mask) == quiet_mask)
-            c.clear(bulk);
-        else
+        else if ((c.flags & quiet_mask) != quiet_mask)
             c.flags = static_cast<std::uint16_t>(c.flags + quiet_unit);
+        else if (::sockatmark(socket) != 1)
+            c.clear(bulk);
     }
 
     template <class Sink>
@@ -420,22 +434,12 @@ private:
         return piece.data() >= shown_.data() && piece.data() < shown_.data() + shown_.size();
     }
 
-    void close_now(state& c) {
-        if (c.in_table) {
-            close_in_table(c);
-        } else {
-            if (c.has(reset)) detail::reset_on_close(c.fd);
-            ::close(c.fd);
-        }
-        c = {};
-    }
-
     detail::receive_buffer buffer_;  // of bulk connections
     bytes shown_;                    // in a received event: what lies in the buffer shown_id_
     bool shown_is_held_ = false;
-    connection_id
-        borrower_;  // in a received event of bulk: has a descriptor, from the table or not
-    int borrowed_ = -1;
+    connection_id borrower_;         // in a received event of bulk: has the descriptor below
+    int borrowed_ = -1;              // ... from the table or not
+    connection_id promised_;         // the completion before said that there is more of it
     std::uint32_t bulk_now_ = 0;     // those received of in this batch
     std::uint32_t bulk_before_ = 0;  // ... and in the one before
 };
