@@ -19,7 +19,7 @@
 // Of a connection that fills a buffer and has more, more would be received than its handler is
 // ready for, in small pieces: it is received with recv(2) into one large buffer, when a poll says
 // that something came, until less comes again. So is one of which the kernel said that there is
-// more and did not show it, as where a signal comes while it stands at urgent data.
+// more and did not show it, while it stands at urgent data.
 //
 // A socket is closed when the kernel has nothing to do for it any more: with a request in it,
 // close(2) would send no FIN.
@@ -221,9 +221,8 @@ public:
             moved_ = false;
         }
         ring_.each_completion(now_there);
-        if (promised_ != connection_id{}) [[unlikely]]
-            promise_is_broken();
-        buffers_.publish();
+        if (promised_ != connection_id{}) promise_is_broken();
+        if (!ring_.is_of_another_process()) buffers_.publish();
     }
 
 private:
@@ -277,16 +276,19 @@ private:
         if (!goes_on) settle(id, c, sink);
     }
 
-    /// A completion that says that the socket has more is followed by that at once, unless the
-    /// kernel has sent enough of them in a row, or a signal came at urgent data (tcp_recvmsg()).
+    /// What a completion says the socket has more is in the next one, unless a signal came at
+    /// urgent data (tcp_recvmsg()). Where nothing was received before it, that leaves no trace.
     [[gnu::cold, gnu::noinline]] void promise_is_broken() {
         const connection_id id = std::exchange(promised_, {});
-        becomes_bulk(id, states_[id.slot]);
+        state& c = states_[id.slot];
+        if (!is(c, id) || c.has(closing) || ring_.is_of_another_process()) return;
+        if (::sockatmark(descriptor_of(c).get()) == 1) becomes_bulk(id, c);
     }
 
     [[gnu::noinline]] void becomes_bulk(connection_id id, state& c) {
         if (!is(c, id) || c.has(closing)) return;
-        c.flags = static_cast<std::uint16_t>((c.flags | bulk) & ~quiet_mask);
+        c.set(bulk);
+        c.much_came();
         if ((c.flags & (receive_asked | receive_cancelled)) != receive_asked) return;
         c.set(receive_cancelled);
         cancel(id, op::receive);
@@ -326,12 +328,11 @@ private:
     }
 
     /// Behind the event: what is sent in it from the common buffer leaves at once while it is bulk.
+    /// At urgent data it stays that.
     void note_size(state& c, std::size_t size, int socket) noexcept {
         if (size >= buffers_.size())
-            c.flags = static_cast<std::uint16_t>(c.flags & ~quiet_mask);
-        else if ((c.flags & quiet_mask) != quiet_mask)
-            c.flags = static_cast<std::uint16_t>(c.flags + quiet_unit);
-        else if (::sockatmark(socket) != 1)
+            c.much_came();
+        else if (c.little_came() && ::sockatmark(socket) != 1)
             c.clear(bulk);
     }
 

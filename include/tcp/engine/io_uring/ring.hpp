@@ -154,7 +154,9 @@ public:
             const completion one = results_[head & results_mask_];
             store(completion_head_, head + 1);
             f(one);
-            if (completion_tail_ != where) return;  // a hook has forked: this is another ring
+            // A hook has forked: this is another ring, or still the parent's.
+            if (completion_tail_ != where || is_of_another_process()) [[unlikely]]
+                return;
         }
         if (!aside_.empty()) [[unlikely]]
             each_set_aside(f);

@@ -37,15 +37,11 @@ struct state_flags {
         settles = 1 << 8,  // a completion comes for settle() alone, or to try a send again
         closing = 1 << 9,
         reset = 1 << 10,           // with a reset
-        bulk = 1 << 11,            // much comes: it is received when a poll says so
+        bulk = 1 << 11,            // much comes, or urgent data: received when a poll says so
         readable_asked = 1 << 12,  // the kernel says when something has come
         broken = 1 << 13,          // the watch has told so
         asked = receive_asked | sending | room_asked | watched | settles | readable_asked,
     };
-
-    // The highest bits of the flags count how often little came to a bulk connection.
-    static constexpr unsigned quiet_unit = 1 << 14;
-    static constexpr unsigned quiet_mask = 3 << 14;
 
     using buffer_id = std::uint8_t;
     static constexpr buffer_id no_buffer = UINT8_MAX;
@@ -67,6 +63,19 @@ struct state : state_flags {
     bool has(flag f) const noexcept { return (flags & f) != 0; }
     void set(flag f) noexcept { flags = static_cast<std::uint16_t>(flags | f); }
     void clear(flag f) noexcept { flags = static_cast<std::uint16_t>(flags & ~f); }
+
+    // The highest bits of the flags count how often in a row little came to a bulk connection.
+    void much_came() noexcept { flags = static_cast<std::uint16_t>(flags & ~often); }
+    /// Whether that is often.
+    bool little_came() noexcept {
+        if ((flags & often) == often) return true;
+        flags = static_cast<std::uint16_t>(flags + once);
+        return false;
+    }
+
+private:
+    static constexpr unsigned once = 1 << 14;
+    static constexpr unsigned often = 3 << 14;
 };
 
 /// The poll of a listener: each request has a number of its own.
