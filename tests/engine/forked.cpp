@@ -255,6 +255,35 @@ TEST_CASE_TEMPLATE("what a hook that calls fork(2) sends in the child leaves as 
     CHECK((clients[0].receive(text.size()) == text));
 }
 
+TEST_CASE("what a ring has received is its own after a hook that calls fork(2)") {
+    struct forks {
+        pid_t* forked;
+        std::size_t* received;
+        void on_data(tcp::connection&, tcp::bytes data) const {
+            *received += data.size();
+            if (*forked != -1) return;
+            *forked = ::fork();
+            if (*forked == 0)
+                ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            else
+                ::waitpid(*forked, nullptr, 0);
+        }
+    };
+    pid_t forked = -1;
+    std::size_t received = 0;
+    tcp::server<forks, tcp::io_uring_engine> server{forks{&forked, &received}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 20; ++i) clients.emplace_back(where);
+    while (server.statistics().open != clients.size()) server.poll();
+    for (const blocking_client& one : clients) one.send("hello");
+    while (forked == -1) server.poll();
+    if (forked == 0) ::_exit(0);
+    for (int i = 0; i != 50 && received != 5 * clients.size(); ++i) server.run_for(10ms);
+    CHECK(received == 5 * clients.size());
+}
+
 TEST_CASE_TEMPLATE("the child of a hook that calls fork(2) serves everybody from there on", Engine,
                    ENGINES) {
     struct forks {
