@@ -1,7 +1,9 @@
 // A connection that sends as much as its socket takes, and reads what comes back, every byte
-// compared. It has a thread of its own, which gets what those that are measured leave of the
-// processor (SCHED_IDLE, sched(7)): in their thread it would make them wait, whatever the server
-// does.
+// compared. It has a thread of its own, which gets what those that are measured leave of their
+// core: in their thread it would make them wait, whatever the server does. sched(7): the thread
+// that measures goes before every other where it may (SCHED_FIFO, which is root's), the flood
+// behind every other (SCHED_IDLE); the latter alone does not do, since Linux lets who has become
+// so run for a tick before it looks, and the p99 of a short round is nothing else then.
 #pragma once
 
 #include <poll.h>
@@ -25,19 +27,23 @@ namespace bench {
 
 class flood {
 public:
-    flood(std::uint16_t port, const pattern& bytes) : socket_(connect_to(port)), pattern_(bytes) {}
+    flood(std::uint16_t port, const pattern& bytes)
+        : socket_(connect_to(port)), pattern_(bytes), thread_([this] { run(); }) {
+        const sched_param first{.sched_priority = 1};
+        ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first);
+    }
     flood(const flood&) = delete;
     flood& operator=(const flood&) = delete;
     ~flood() {
-        stop_ = true;
-        ::shutdown(socket_, SHUT_RDWR);  // wakes the thread
-        if (thread_.joinable()) thread_.join();
+        become(phase::over);
+        ::shutdown(socket_, SHUT_RDWR);  // wakes the thread, should it wait for the server
+        thread_.join();
         ::close(socket_);
     }
 
     void begin() {
-        stop_ = false;
-        thread_ = std::thread([this] { run(); });
+        counted_ = received_;
+        become(phase::sending);
     }
 
     /// How many bytes have come back since begin().
@@ -46,29 +52,47 @@ public:
     /// Sends no more, and waits until all has come back. Throws when a byte was wrong, the server
     /// closed, or nothing moved for 10 s.
     void end() {
-        stop_ = true;
-        thread_.join();
-        counted_ = received_;
+        become(phase::emptying);
+        phase_.wait(phase::emptying);
         if (error_) std::rethrow_exception(error_);
     }
 
 private:
     static constexpr std::size_t piece = 65'536;
 
-    void run() noexcept try {
+    enum class phase : unsigned char { resting, sending, emptying, over };
+
+    void become(phase next) noexcept {
+        phase_ = next;
+        phase_.notify_all();
+    }
+
+    void run() noexcept {
         const sched_param none{};
         ::sched_setscheduler(0, SCHED_IDLE, &none);
-        while (!stop_ || received_ < sent_) {
-            const short events = stop_ ? POLLIN : POLLIN | POLLOUT;
-            pollfd ready{socket_, events, 0};
+        while (phase_ != phase::over) {
+            phase_.wait(phase::resting);
+            try {
+                send_and_receive();
+            } catch (...) {
+                error_ = std::current_exception();
+            }
+            phase_.wait(phase::sending);  // where it failed
+            phase expected = phase::emptying;
+            if (phase_.compare_exchange_strong(expected, phase::resting)) phase_.notify_all();
+        }
+    }
+
+    void send_and_receive() {
+        while (phase_ == phase::sending || (phase_ == phase::emptying && received_ < sent_)) {
+            const bool sends = phase_ == phase::sending;
+            pollfd ready{socket_, static_cast<short>(sends ? POLLIN | POLLOUT : POLLIN), 0};
             const int count = ::poll(&ready, 1, 10'000);
             if (count == 0) throw std::runtime_error("the flood did not move for 10 s");
             if (count < 0 && errno != EINTR) fail("poll");
             if ((ready.revents & ~POLLOUT) != 0) receive();
-            if ((ready.revents & POLLOUT) != 0 && !stop_) send();
+            if ((ready.revents & POLLOUT) != 0 && sends) send();
         }
-    } catch (...) {
-        error_ = std::current_exception();
     }
 
     void receive() {
@@ -87,11 +111,11 @@ private:
     const int socket_;
     const pattern& pattern_;
     std::vector<char> buffer_ = std::vector<char>(piece);
-    std::atomic<bool> stop_{true};
+    std::atomic<phase> phase_{phase::resting};
     std::atomic<std::uint64_t> received_{0};
     std::uint64_t sent_ = 0;  // of the thread
     std::uint64_t counted_ = 0;
-    std::exception_ptr error_;
+    std::exception_ptr error_;  // of the thread until the next end()
     std::thread thread_;
 };
 
