@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
+#include <tcp/engine/native.hpp>
 #include <tcp/server.hpp>
 #include <tcp/stop_on.hpp>
 #include <tcp/task.hpp>

@@ -178,8 +178,8 @@ TEST_CASE("logged: it can be made and copied where the handler can") {
     tcp::server<tcp::logged<tcp::echo>> by_default;
     tcp::server deduced{tcp::logged{made_from{1}}};
     tcp::server deduced_with_options{tcp::logged{echo_coroutine}, tcp::options{.no_delay = false}};
-    static_assert(
-        std::is_same_v<decltype(deduced), tcp::server<tcp::logged<made_from>, tcp::native_engine>>);
+    static_assert(std::is_same_v<decltype(deduced),
+                                 tcp::server<tcp::logged<made_from>, tcp::default_engine>>);
 }
 
 TEST_CASE("logged: an echo, in the words of the classic program") {

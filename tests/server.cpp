@@ -83,7 +83,7 @@ struct needs_a_number {
 
 static_assert(sizeof(tcp::detail::slot<tcp::echo>) == 112, "each idle connection has one");
 static_assert(std::is_same_v<tcp::server<>, tcp::server<tcp::echo>>);
-static_assert(std::is_same_v<tcp::server<>, tcp::server<tcp::echo, tcp::native_engine>>);
+static_assert(std::is_same_v<tcp::server<>, tcp::server<tcp::echo, tcp::default_engine>>);
 static_assert(!std::is_copy_constructible_v<tcp::server<>>);
 static_assert(!std::is_move_constructible_v<tcp::server<>>);
 static_assert(!std::is_copy_assignable_v<tcp::server<>>);
@@ -318,14 +318,14 @@ TEST_CASE("server: the options are those of its connections") {
 }
 
 TEST_CASE("server: engine() names the engine") {
-    const tcp::server<> native;
-    static_assert(noexcept(native.engine()));
-    static_assert(std::is_same_v<decltype(native.engine()), std::string_view>);
-    CHECK(native.engine() == tcp::native_engine::name);
+    const tcp::server<> plain;
+    static_assert(noexcept(plain.engine()));
+    static_assert(std::is_same_v<decltype(plain.engine()), std::string_view>);
+    CHECK(plain.engine() == tcp::default_engine::name);
     CHECK(tcp::server<tcp::echo, tcp::epoll_engine>{}.engine() == "epoll");
     tcp::simulation world;
     CHECK(simulated_server<>{{}, {}, world}.engine() == "simulated");
-    CHECK_FALSE(native.engine().empty());
+    CHECK_FALSE(plain.engine().empty());
 }
 
 TEST_CASE("server: a text that is no endpoint is told why") {

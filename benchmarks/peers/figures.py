@@ -18,7 +18,7 @@ def first_line(*command):
     return said[0] if said else ""
 
 
-def machine(compiler):
+def machine(compiler, congestion_control):
     with open("/proc/cpuinfo") as lines:
         models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     processor = f"{len(models)} × {models[0]}" if models else f"{os.cpu_count()} processors"
@@ -28,7 +28,7 @@ def machine(compiler):
         if version:
             versions.append(f"{package} {version.split(':')[-1].split('+')[0].split('-')[0]}")
     rust = first_line("rustc", "--version").split(" (")[0]
-    return ", ".join([processor, "Linux " + os.uname().release.split("-")[0],
+    return ", ".join([processor, "Linux " + os.uname().release.split("-")[0], congestion_control,
                       first_line(*compiler, "--version"), *versions, *([rust] if rust else []),
                       datetime.date.today().isoformat()])
 

@@ -16,7 +16,7 @@
 #include <tcp/echo.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/engine/concept.hpp>
-#include <tcp/engine/native.hpp>
+#include <tcp/engine/default.hpp>
 #include <tcp/error.hpp>
 #include <tcp/explain.hpp>
 #include <tcp/handler.hpp>
@@ -49,7 +49,7 @@ inline std::string_view view_of(const char* text) noexcept { return text != null
 ///
 /// It may be made before fork(2) and run in several processes: each serves those whom it accepts.
 /// Stopping or destroying it in one takes nothing from the others.
-template <class Handler = echo, class Engine = native_engine>
+template <class Handler = echo, class Engine = default_engine>
 class server {
     static_assert(
         tcp::engine<Engine>,
@@ -293,7 +293,7 @@ public:
     }
     std::size_t loop_count() const noexcept { return loops_->size(); }
 
-    /// The name of the engine that serves. Of one that chooses, tcp::fastest_engine, what it chose
+    /// The name of the engine that serves. Of one that chooses, tcp::native_engine, what it chose
     /// and why; valid as long as the server.
     std::string_view engine() const noexcept {
         if constexpr (requires(const Engine& e) { e.chosen(); })

@@ -93,14 +93,17 @@ send_outcome send_pieces_by(F send_message, std::span<const bytes> pieces) {
     return fell_short(n, errno);
 }
 
-/// The same of a descriptor, without waiting.
+/// The same of a descriptor, without waiting. Of one piece with send(2), which costs less.
 [[gnu::noinline]] inline send_outcome send_pieces(int socket,
                                                   std::span<const bytes> pieces) noexcept {
-    return send_pieces_by(
-        [&](const msghdr& message) {
-            return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        },
-        pieces);
+    constexpr int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    if (pieces.size() == 1) {
+        const ssize_t n = ::send(socket, pieces[0].data(), pieces[0].size(), flags);
+        if (n == static_cast<ssize_t>(pieces[0].size())) return {.taken = pieces[0].size()};
+        return fell_short(n, errno);
+    }
+    return send_pieces_by([&](const msghdr& message) { return ::sendmsg(socket, &message, flags); },
+                          pieces);
 }
 
 }  // namespace tcp::inline v0::detail

@@ -1,4 +1,4 @@
-// The system's socket headers. The one place, besides the choice of the native engine, that asks
+// The system's socket headers. The one place, besides the choice of the default engine, that asks
 // which system this is, and what the compiler was told: other headers include it before all that a
 // compiler might stumble over.
 #pragma once

@@ -20,8 +20,8 @@
 
 #include <doctest/doctest.h>
 
-#include <tcp/engine/fastest.hpp>
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
+#include <tcp/engine/native.hpp>
 #include <tcp/server.hpp>
 
 #include "blocking_client.hpp"
@@ -51,8 +51,7 @@ void set_descriptor_limit(std::size_t most) {
 
 /// Whether the system has them at all.
 bool is_there() {
-    return tcp::server<tcp::echo, tcp::fastest_engine>{tcp::echo{}, direct()}.engine() ==
-           "io_uring";
+    return tcp::server<tcp::echo, tcp::native_engine>{tcp::echo{}, direct()}.engine() == "io_uring";
 }
 
 bool skipped() {
@@ -234,7 +233,7 @@ TEST_CASE("without a table they have descriptors, and the server says why") {
         using namespace tcp::detail::io_uring;
         if (!tests::refuse_call(register_call, 1, static_cast<int>(register_files), EINVAL))
             return found.not_permitted("seccomp");
-        const tcp::server<tcp::echo, tcp::fastest_engine> server{tcp::echo{}, direct()};
+        const tcp::server<tcp::echo, tcp::native_engine> server{tcp::echo{}, direct()};
         const std::string said{server.engine()};
         found.check(said == std::string{none} + "Invalid argument", said);
     });

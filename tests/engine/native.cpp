@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-#include <tcp/engine/fastest.hpp>
+#include <tcp/engine/native.hpp>
 #include <tcp/server.hpp>
 
 #include "blocking_client.hpp"
@@ -16,7 +16,7 @@ using tests::blocking_client;
 
 namespace {
 
-using server = tcp::server<tcp::echo, tcp::fastest_engine>;
+using server = tcp::server<tcp::echo, tcp::native_engine>;
 
 constexpr long setup_call = 425, enter_call = 426, register_call = 427;  // of io_uring
 
@@ -67,7 +67,7 @@ TEST_CASE("a lack of descriptors is not what a process keeps in mind of io_uring
     });
 }
 
-TEST_CASE("the fastest engine serves") {
+TEST_CASE("the native engine serves") {
     server one{tcp::echo{}, tcp::options{.threads = 2}};
     const std::string chosen{one.engine()};
     CAPTURE(chosen);
