@@ -22,6 +22,7 @@ struct sender {
         char piece[32 * 1024];
         while (peer.writable()) {
             file.read(piece, sizeof piece);
+            if (!file.is_open() || file.bad()) return peer.abort();  // no end of a file
             if (file.gcount() == 0) return peer.close();
             peer.send(std::string_view{piece, static_cast<std::size_t>(file.gcount())});
         }

@@ -22,7 +22,7 @@ using tcp::endpoint;
 
 namespace {
 
-static_assert(std::is_same_v<access_list, tcp::v0::access_list>);
+static_assert(std::is_same_v<access_list, tcp::v0_1::access_list>);
 static_assert(std::is_nothrow_invocable_r_v<bool, const access_list&, const endpoint&>);
 static_assert(std::is_copy_assignable_v<access_list>);
 static_assert(std::is_nothrow_move_constructible_v<access_list>);
@@ -459,7 +459,7 @@ TEST_CASE("access_list: what is wrong with a rule, and what was meant") {
     const std::string scope =
         "a rule holds on every interface; leave out the % and the scope behind it";
     const std::vector<std::pair<std::string, std::string>> others{
-        {"", "nothing is written"},
+        {"", "it is empty"},
         {"localhost", literal},
         {"All", literal},
         {"unix", literal},

@@ -12,7 +12,7 @@
 
 using namespace std::string_view_literals;
 
-static_assert(std::is_same_v<tcp::bytes, tcp::v0::bytes>);
+static_assert(std::is_same_v<tcp::bytes, tcp::v0_1::bytes>);
 static_assert(std::is_trivially_copyable_v<tcp::bytes>);
 static_assert(noexcept(tcp::as_text(tcp::bytes{})));
 static_assert(noexcept(tcp::as_bytes(""sv)));

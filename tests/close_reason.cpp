@@ -20,7 +20,7 @@ using tcp::to_text;
 
 namespace {
 
-static_assert(std::is_same_v<close_reason, tcp::v0::close_reason>);
+static_assert(std::is_same_v<close_reason, tcp::v0_1::close_reason>);
 static_assert(std::is_aggregate_v<close_reason>);
 static_assert(std::is_trivially_copyable_v<close_reason>);
 static_assert(sizeof(closed_by) == 1 && sizeof(deadline) == 1 && sizeof(limit) == 1);

@@ -18,7 +18,7 @@ constexpr std::int64_t smallest = std::numeric_limits<std::int64_t>::min();
 
 constexpr std::int64_t count(tcp::duration length) { return length.nanoseconds(); }
 
-static_assert(std::is_same_v<tcp::duration, tcp::v0::duration>);
+static_assert(std::is_same_v<tcp::duration, tcp::v0_1::duration>);
 static_assert(std::is_trivially_copyable_v<tcp::duration>);
 static_assert(std::is_convertible_v<std::chrono::seconds, tcp::duration>);
 static_assert(std::is_convertible_v<std::chrono::duration<float>, tcp::duration>);

@@ -19,7 +19,7 @@ using tcp::endpoint;
 
 namespace {
 
-static_assert(std::is_same_v<endpoint, tcp::v0::endpoint>);
+static_assert(std::is_same_v<endpoint, tcp::v0_1::endpoint>);
 static_assert(std::is_trivially_copyable_v<endpoint>);
 static_assert(sizeof(endpoint) <= 116);
 static_assert(std::is_convertible_v<int, endpoint>);
@@ -432,8 +432,8 @@ TEST_CASE("endpoint: a NUL anywhere") {
 TEST_CASE("endpoint: what is thrown quotes the text and says what is wrong") {
     CHECK(what("localhost:80").substr(0, 16) == "\"localhost:80\": ");
     CHECK(contains(what("localhost:80"), "resolve()"));
-    CHECK(contains(what("localhost"), "no port"));
-    CHECK(contains(what("127.0.0.1"), "no port"));
+    CHECK(contains(what("localhost"), "the port is missing"));
+    CHECK(contains(what("127.0.0.1"), "the port is missing"));
     CHECK(contains(what("::1"), "brackets"));
     CHECK(contains(what("::1:80"), "brackets"));
     CHECK(contains(what("[::1]"), "follow the brackets"));
@@ -442,7 +442,7 @@ TEST_CASE("endpoint: what is thrown quotes the text and says what is wrong") {
     CHECK(contains(what("127.0.0.1:0080"), "without zeros"));
     CHECK(contains(what("http://localhost:80"), "a scheme"));
     CHECK(contains(what("70000"), "0 to 65535"));
-    CHECK(contains(what(""), "\"\": nothing"));
+    CHECK(contains(what(""), "\"\": it is empty"));
     CHECK(contains(what("unix:"), "a path or a name"));
 
     // Neither a terminal nor a log is at the mercy of the text.

@@ -23,7 +23,7 @@ constexpr tcp::error all[] = {
     tcp::error::bad_network,
 };
 
-static_assert(std::is_same_v<tcp::error, tcp::v0::error>);
+static_assert(std::is_same_v<tcp::error, tcp::v0_1::error>);
 static_assert(std::is_error_code_enum_v<tcp::error>);
 static_assert(!std::is_error_condition_enum_v<tcp::error>);
 

@@ -355,14 +355,14 @@ TEST_CASE("logged: on_writable, and what a deaf client was not sent") {
                       {.high_mark = 10'000, .low_mark = 2'000},
                       {.client_window = 1'000, .send_capacity = 1'000}};
     auto client = on.connect();
-    client.pause_receiving();
+    client.pause_receive();
     on.after();
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.after(10s) == of(client, {"send queue has room", "sending 4 bytes: more"}));
     CHECK(client.received_size() == 50'004);
 
     auto deaf = on.connect();
-    deaf.pause_receiving();
+    deaf.pause_receive();
     on.after();
     on.server.stop();
     const lines last = on.after();

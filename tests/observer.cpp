@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <exception>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include <tcp/observer.hpp>
 #include <tcp/server.hpp>
 #include <tcp/simulation.hpp>
+#include <tcp/task.hpp>
 
 using namespace std::chrono_literals;
 
@@ -23,6 +26,13 @@ struct notes final : tcp::observer {
     }
     void closed(const tcp::connection&, const tcp::close_reason& why) noexcept override {
         said.push_back("closed: " + std::string{to_text(why)});
+    }
+    void threw(const tcp::connection&, std::exception_ptr what) noexcept override {
+        try {
+            std::rethrow_exception(what);
+        } catch (const std::exception& thrown) {
+            said.push_back(std::string{"threw "} + thrown.what());
+        }
     }
     void refused(const tcp::endpoint& peer, tcp::refused_by by) noexcept override {
         said.push_back("refused " + peer.address() + ": " + std::string{to_text(by)});
@@ -56,6 +66,40 @@ TEST_CASE("observer: opened, closed and refused") {
     CHECK(second.was_reset());
 }
 
+TEST_CASE("observer: what left a hook") {
+    struct thrower {
+        void on_data(tcp::connection&, tcp::bytes) { throw std::runtime_error{"on_data"}; }
+        void on_close(tcp::connection&, const tcp::close_reason&) {
+            throw std::runtime_error{"on_close"};
+        }
+    };
+    tcp::simulation world{1};
+    notes told;
+    tcp::server<thrower, tcp::simulated_engine> one{{}, tcp::options{.observer = &told}, world};
+    const auto where = one.bind(7);
+    one.listen();
+    world.connect(where).send("x");
+    one.run_for(50ms);
+    CHECK(told.said ==
+          lines{"opened 10.0.0.2", "threw on_data", "threw on_close", "closed: handler threw"});
+}
+
+TEST_CASE("observer: what left a coroutine") {
+    const auto talk = [](tcp::connection& peer) -> tcp::task<> {
+        static_cast<void>(co_await peer.receive());
+        throw std::runtime_error{"no such word"};
+    };
+    tcp::simulation world{1};
+    notes told;
+    tcp::server<decltype(talk), tcp::simulated_engine> one{talk, tcp::options{.observer = &told},
+                                                           world};
+    const auto where = one.bind(7);
+    one.listen();
+    world.connect(where).send("x");
+    one.run_for(50ms);
+    CHECK(told.said == lines{"opened 10.0.0.2", "threw no such word", "closed: handler threw"});
+}
+
 TEST_CASE("observer: paused and resumed, in turns") {
     tcp::simulation world{1};
     notes told;
@@ -64,11 +108,11 @@ TEST_CASE("observer: paused and resumed, in turns") {
     const auto where = one.bind(7);
     one.listen();
     auto client = world.connect(where);
-    client.pause_receiving();
+    client.pause_receive();
     client.send(std::string(1'000'000, 'x'));
     one.run_for(1s);
     CHECK(told.said == lines{"opened 10.0.0.2", "paused"});
-    client.resume_receiving();
+    client.resume_receive();
     one.run_for(10s);
     CHECK(client.received().size() == 1'000'000);
     REQUIRE(told.said.size() % 2 == 1);

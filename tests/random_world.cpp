@@ -129,7 +129,7 @@ private:
             stage_.set.admit = [this](const tcp::endpoint& peer) {
                 return stage_.calm || peer.port() % 3 != 0;
             };
-        if (dice_.chance(200)) stage_.set.send_buffer = int(dice_.magnitude(1, 10'000));
+        if (dice_.chance(200)) stage_.set.kernel_send_buffer = int(dice_.magnitude(1, 10'000));
         if (dice_.chance(200)) stage_.set.kernel_receive_buffer = int(dice_.magnitude(1, 10'000));
 
         stage_.replies = stage::reply(dice_.below(5));
@@ -162,9 +162,9 @@ private:
         visitor& one = *stage_.visitors[dice_.below(stage_.visitors.size())];
         switch (dice_.below(20)) {
             case 0:
-            case 1: one.name.pause_receiving(), one.paused = true; break;
+            case 1: one.name.pause_receive(), one.paused = true; break;
             case 2:
-            case 3: one.name.resume_receiving(), one.paused = false; break;
+            case 3: one.name.resume_receive(), one.paused = false; break;
             case 4: one.finish(); break;
             case 5:
                 if (dice_.chance(300)) one.name.close(), one.closed = one.finished = true;
@@ -229,7 +229,7 @@ private:
         stage_.calm = true;
         world_.set_faults({});
         for (const auto& one : stage_.visitors) {
-            if (one->paused) one->name.resume_receiving();
+            if (one->paused) one->name.resume_receive();
             one->give(one->text.size());
             if (!one->finished) one->finish();
         }

@@ -267,7 +267,7 @@ TEST_CASE("server: options that cannot work are refused, whichever way it is mad
         {{.high_mark = 10, .low_mark = 11}, "options::low_mark 11 is above options::high_mark 10"},
         {{.receive_buffer = 0}, "options::receive_buffer is 0"},
         {{.close_timeout = -1s}, "options::close_timeout is negative"},
-        {{.send_buffer = -1}, "send_buffer is negative"},
+        {{.kernel_send_buffer = -1}, "kernel_send_buffer is negative"},
         {{.kernel_receive_buffer = -1}, "kernel_receive_buffer is negative"},
     };
     for (const auto& [settings, names] : wrong) {
@@ -339,7 +339,7 @@ TEST_CASE("server: a text that is no endpoint is told why") {
             return thrown.what();
         }
     };
-    CHECK(told("localhost").starts_with("\"localhost\": no port is there"));
+    CHECK(told("localhost").starts_with("\"localhost\": the port is missing"));
     CHECK(told("::1:80").starts_with("\"::1:80\": an IPv6 address stands in brackets"));
     CHECK(told("127.0.0.1:70000").starts_with("\"127.0.0.1:70000\": a port is a number"));
     CHECK(told("name:70000").starts_with("\"name:70000\": a port is a number"));
@@ -350,8 +350,8 @@ TEST_CASE("server: a text that is no endpoint is told why") {
     CHECK(told("nosuch.invalid:80").starts_with("bind \"nosuch.invalid:80\": "));
 
     const char* const null = nullptr;  // what getenv(3) gives
-    CHECK(told(null).starts_with("\"\": nothing is written"));
-    CHECK(told(nullptr).starts_with("\"\": nothing is written"));
+    CHECK(told(null).starts_with("\"\": it is empty"));
+    CHECK(told(nullptr).starts_with("\"\": it is empty"));
     std::error_code failure;
     CHECK_FALSE(server.bind(null, failure));
     CHECK(failure == tcp::error::bad_endpoint);

@@ -18,7 +18,7 @@ using tcp::as_bytes;
 using tcp::as_text;
 using tcp::shared_bytes;
 
-static_assert(std::is_same_v<shared_bytes, tcp::v0::shared_bytes>);
+static_assert(std::is_same_v<shared_bytes, tcp::v0_1::shared_bytes>);
 static_assert(std::is_nothrow_default_constructible_v<shared_bytes>);
 static_assert(std::is_nothrow_copy_constructible_v<shared_bytes>);
 static_assert(std::is_nothrow_move_constructible_v<shared_bytes>);

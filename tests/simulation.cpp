@@ -121,7 +121,7 @@ TEST_CASE("a client that does not read holds the server back") {
     served s{{.server_window = 1000, .client_window = 1000, .send_capacity = 1000},
              {.high_mark = 5000, .low_mark = 2000, .receive_buffer = 500}};
     auto client = s.world.connect(7);
-    client.pause_receiving();
+    client.pause_receive();
     client.send(std::string(100'000, 'x'));
     s.server.run_for(1s);
     CHECK(client.received_size() == 0);
@@ -129,7 +129,7 @@ TEST_CASE("a client that does not read holds the server back") {
     CHECK(client.receive(10) == 10);
     CHECK(client.receive() == 990);
     CHECK(client.receive() == 0);
-    client.resume_receiving();
+    client.resume_receive();
     s.server.run_for(1h);
     CHECK(client.received_size() == 100'000);
 }

@@ -17,7 +17,7 @@ using tcp::closed_by;
 
 namespace {
 
-static_assert(std::is_same_v<tcp::statistics, tcp::v0::statistics>);
+static_assert(std::is_same_v<tcp::statistics, tcp::v0_1::statistics>);
 static_assert(std::is_aggregate_v<tcp::statistics>);
 static_assert(std::is_trivially_copyable_v<tcp::statistics>);
 static_assert(std::extent_v<decltype(tcp::statistics::closed_by)> == tcp::closed_by_count);
@@ -177,15 +177,15 @@ TEST_CASE("statistics: limits, the close deadline and pauses") {
     served<obedient> marks{
         {}, {.high_mark = 5'000, .low_mark = 2'000, .receive_buffer = 500}, narrow};
     auto client = marks.connect(std::string(50'000, 'x'));
-    client.pause_receiving();
+    client.pause_receive();
     CHECK(marks.after().pauses == 1);
     CHECK(marks.after().pauses == 1);
-    client.resume_receiving();
+    client.resume_receive();
     tcp::statistics s = marks.after(10s);
     CHECK(s.bytes_received == 50'000);
     CHECK(s.bytes_sent == 50'000);
     CHECK(s.pauses == 1);
-    client.pause_receiving();
+    client.pause_receive();
     client.send(std::string(50'000, 'y'));
     CHECK(marks.after(10s).pauses == 2);
 
@@ -202,7 +202,7 @@ TEST_CASE("statistics: limits, the close deadline and pauses") {
 
     served<floods> deaf{{}, {.close_timeout = 1s}, {.client_window = 10, .send_capacity = 10}};
     auto asleep = deaf.connect();
-    asleep.pause_receiving();
+    asleep.pause_receive();
     deaf.after();
     asleep.shutdown_send();  // so the server closes, with something unsent
     s = deaf.after(5s);

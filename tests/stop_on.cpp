@@ -53,7 +53,7 @@ struct counted {
     }
 };
 
-static_assert(std::is_same_v<stop_on, tcp::v0::stop_on>);
+static_assert(std::is_same_v<stop_on, tcp::v0_1::stop_on>);
 static_assert(!std::is_copy_constructible_v<stop_on>);
 static_assert(!std::is_move_constructible_v<stop_on>);
 static_assert(!std::is_convertible_v<counted&, stop_on>);

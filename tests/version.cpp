@@ -21,9 +21,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-static_assert(tcp::version_major == 0);  // with it the names below change
-static_assert(tcp::v0::version_major == 0);
-static_assert(std::is_same_v<tcp::options, tcp::v0::options>);
+static_assert(tcp::version_major == 0 &&
+              tcp::version_minor == 1);  // with them the names below change
+static_assert(tcp::v0_1::version_major == 0);
+static_assert(std::is_same_v<tcp::options, tcp::v0_1::options>);
 static_assert(std::is_same_v<decltype(tcp::version_major), const int>);
 static_assert(tcp::version_major >= 0 && tcp::version_minor >= 0 && tcp::version_patch >= 0);
 static_assert(tcp::version_major + tcp::version_minor + tcp::version_patch > 0);
@@ -48,9 +49,10 @@ fs::path sources() {
 
 }  // namespace
 
-TEST_CASE("version: the name of every type carries the major number") {
-    const std::string major = "v" + std::to_string(tcp::version_major);
-    const std::string inner = "3tcp" + std::to_string(major.size()) + major;  // the ABI's lengths
+TEST_CASE("version: the name of every type carries what may change the interface") {
+    std::string name = "v" + std::to_string(tcp::version_major);
+    if (tcp::version_major == 0) name += "_" + std::to_string(tcp::version_minor);
+    const std::string inner = "3tcp" + std::to_string(name.size()) + name;  // the ABI's lengths
     for (const char* mangled :
          {typeid(tcp::endpoint).name(), typeid(tcp::options).name(), typeid(tcp::closed_by).name(),
           typeid(tcp::connection*).name(), typeid(tcp::detail::send_queue).name()}) {

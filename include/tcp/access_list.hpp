@@ -16,7 +16,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/error.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Allows and denies peers by the network that they are in (CIDR: RFC 4632 3.1, RFC 4291 2.3).
 ///
@@ -210,7 +210,7 @@ private:
 
 // Null, or what is wrong with the text. Of bits_behind the result is what was meant.
 [[gnu::cold]] inline const char* access_list::parse(std::string_view text, named& result) noexcept {
-    if (text.empty()) return "nothing is written";
+    if (text.empty()) return "it is empty";
     const bool all = text == "all";
     if (all || text == "unix:") {
         result = {.ipv4 = all, .ipv6 = all, .local = true, .peers = {}};
@@ -270,4 +270,4 @@ private:
             detail::decimal{which.peers.length}};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -10,7 +10,7 @@
 #include <tcp/detail/counted_pointer.hpp>
 #include <tcp/endpoint.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// A number of connections, for options::max_connections_per_address. A value.
 class address_limit {
@@ -92,4 +92,4 @@ private:
     detail::counted_pointer<held> held_;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -7,7 +7,7 @@
 
 #include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// A view of bytes that somebody else owns. What a hook is shown is valid until that hook returns.
 using bytes = std::span<const std::byte>;
@@ -22,4 +22,4 @@ inline bytes as_bytes(std::string_view text) noexcept {
     return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -7,7 +7,7 @@
 
 #include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Who or what ended a connection.
 enum class closed_by : unsigned char {
@@ -87,4 +87,4 @@ constexpr std::string_view to_text(const close_reason& reason) noexcept {
     return to_text(reason.by);
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

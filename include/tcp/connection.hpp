@@ -25,7 +25,7 @@
 #include <tcp/loop/send_queue.hpp>
 #include <tcp/shared_bytes.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 // A compiler shows the line of what is declared here alone, and so which header was forgotten.
 namespace detail {
@@ -83,6 +83,7 @@ public:
         return send_slowly(data);
     }
     send_result send(std::string_view text) { return send(as_bytes(text)); }
+    /// The same of a text that ends with a NUL, which is not sent; not null.
     send_result send(const char* text) { return send(std::string_view{text}); }
 
     /// The same, and takes the string over: a long one is not copied.
@@ -332,4 +333,4 @@ template <class Holder>
     return {};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

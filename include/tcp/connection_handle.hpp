@@ -22,10 +22,10 @@
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/shared_bytes.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
-/// Names one connection and never another one, though its place in the server, and its descriptor,
-/// are used again. Every function may be called from every thread, and is about what was true at
+/// Names one connection and no other, though its place in the server, and its descriptor, are used
+/// again. Every function may be called from every thread, and is about what was true at
 /// that moment. It may be kept as long as one likes, longer than the server; only behind two
 /// thousand million further connections in that same place could it name one of them.
 ///
@@ -41,6 +41,9 @@ public:
     /// close_reason::unsent. What is under way, and the queue, are bounded as for
     /// connection::send(): beyond options::send_queue_limit the connection is ended, and the result
     /// says error::send_queue_limit. Throws std::bad_alloc.
+    ///
+    /// It does not say how much waits already: who sends much posts a function that looks at
+    /// connection::writable(), and goes on in on_writable.
     send_result send(bytes data) const { return posted(copied_message::make(*this, data)); }
     send_result send(std::string_view text) const { return send(as_bytes(text)); }
     send_result send(const char* text) const { return send(std::string_view{text}); }
@@ -179,4 +182,4 @@ inline connection_handle connection::handle() {
     return {*loop_->mail, *this};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

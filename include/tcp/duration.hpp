@@ -8,7 +8,7 @@
 
 #include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// What counts as a duration: std::chrono::duration, or a type of the same shape.
 template <class D>
@@ -109,4 +109,4 @@ private:
     std::int64_t nanoseconds_ = 0;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -13,7 +13,7 @@
 #include <tcp/detail/sentence.hpp>
 #include <tcp/error.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 class endpoint;
 namespace detail {
@@ -229,7 +229,7 @@ inline bool endpoint::equals(const endpoint& other) const noexcept {
 
 // The functions that parse give null and the result, or what is wrong with the text.
 inline const char* endpoint::parse_any(std::string_view text, endpoint& result) noexcept {
-    if (text.empty()) return "nothing is written";
+    if (text.empty()) return "it is empty";
     if (text.find('\0') != text.npos) return "a NUL is no part of an endpoint";
     if (text.substr(0, 5) == "unix:") return parse_local(text.substr(5), result);
     return parse_ip(text, result);
@@ -261,7 +261,7 @@ inline const char* endpoint::parse_ip(std::string_view text, endpoint& result) n
     if (bracketed && (colon == text.npos || host.back() != ']'))
         return "a colon and a port follow the brackets, as in [::1]:80";
     if (colon == text.npos && text.find_first_not_of("0123456789") != text.npos)
-        return "no port is there, as in 80 or 127.0.0.1:80";
+        return "the port is missing, as in 80 or 127.0.0.1:80";
     // Without a colon this is the whole text: npos + 1 is 0.
     const std::int64_t port = detail::parse_decimal(text.substr(colon + 1), 65535);
     if (port < 0) return "a port is a number from 0 to 65535, without zeros before it";
@@ -367,4 +367,4 @@ inline endpoint endpoint::parse(std::string_view text, std::error_code& failure)
 inline std::string endpoint::address() const { return address_text().str(); }
 inline std::string endpoint::to_string() const { return detail::text_of(*this).str(); }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -7,7 +7,7 @@
 
 #include <tcp/detail/platform.hpp>  // a compiler that lacks C++20 is told so first
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// What went wrong, as a std::error_code (`ec == tcp::error::stopped`). to_text() says what to do.
 enum class error {
@@ -67,8 +67,9 @@ constexpr const char* to_text(error e) noexcept {
     return "unknown error";
 }
 
-/// The category of tcp::error. `ec.message()` is the sentence of to_text().
-inline const std::error_category& error_category() noexcept {
+/// The category of tcp::error. `ec.message()` is the sentence of to_text(). One for all shared
+/// libraries of a program, however they are compiled.
+[[gnu::visibility("default")]] inline const std::error_category& error_category() noexcept {
     class category final : public std::error_category {
         const char* name() const noexcept override { return "tcp"; }
         [[gnu::cold]] std::string message(int value) const override {
@@ -84,7 +85,7 @@ inline std::error_code make_error_code(error e) noexcept {
     return {static_cast<int>(e), error_category()};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1
 
 template <>
 struct std::is_error_code_enum<tcp::error> : std::true_type {};

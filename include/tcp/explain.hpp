@@ -11,7 +11,7 @@
 #include <tcp/detail/socket.hpp>
 #include <tcp/endpoint.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 namespace detail {
 
@@ -114,7 +114,7 @@ struct cause {
                 decimal{where.port()},
                 " of ",
                 text,
-                " needs root or CAP_NET_BIND_SERVICE; get that, or choose a port from ",
+                " needs root or CAP_NET_BIND_SERVICE; run with it, or choose a port from ",
                 decimal{start},
                 " up"};
     if (const cause why = cause_of_errno(where, value); why.before != nullptr)
@@ -145,4 +145,4 @@ inline std::string explain_listen(const endpoint& where, std::error_code failure
     return detail::explain("listen", where, failure).str();
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -25,7 +25,7 @@
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/shared_bytes.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 namespace detail {
 
@@ -182,4 +182,4 @@ private:
     detail::atomic<detail::group_part*> first_{nullptr};
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

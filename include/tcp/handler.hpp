@@ -10,14 +10,15 @@
 //                                                         hook the queue is sent, then it closes
 //   void        on_writable(connection&)                  the queue fell to the low mark after
 //                                                         passing the high one
-//   void        on_timeout(connection&, deadline)         a deadline of the options passed, and
-//                                                         begins anew; without this hook the
+//   void        on_timeout(connection&, deadline)         a deadline of the options, though not
+//                                                         that of close(), passed, and begins
+//                                                         anew; without this hook the
 //                                                         connection is ended
 //   void        on_close(connection&, const close_reason&)
 //                                                         it is over; once for each on_open
 //
 // Each is optional, and one at least must be there. A hook that throws ends its own connection
-// only, with a reset; what on_close throws is dropped.
+// only, with a reset; what on_close throws changes nothing. options::observer is told of it.
 #pragma once
 
 #include <concepts>
@@ -28,7 +29,7 @@
 #include <tcp/close_reason.hpp>
 #include <tcp/connection.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 template <class T = void>
 class task;  // #include <tcp/task.hpp>
@@ -339,4 +340,4 @@ H&& prototype(H&& handler) {
 }
 
 }  // namespace detail
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -12,7 +12,7 @@
 
 #include <tcp/detail/platform.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// The descriptors that this process was started with to listen on, from 3 up: as many as
 /// LISTEN_FDS says, if LISTEN_PID names this process; none otherwise. They are CLOEXEC from now on.
@@ -39,4 +39,4 @@ inline std::vector<int> listen_fds() {
     return all;
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -32,7 +32,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/handler.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Where the lines of a tcp::logged go unless it is told otherwise: to stderr, each in one write,
 /// so that those of several threads do not mix. Any thread. Throws std::bad_alloc.
@@ -318,4 +318,4 @@ public:
     logged(Handler handler, Sink sink = {}) : base{std::move(handler), std::move(sink)} {}
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -1,11 +1,13 @@
 // Told what a server does, for tracing and logs of operation.
 #pragma once
 
+#include <exception>
+
 #include <tcp/close_reason.hpp>
 #include <tcp/endpoint.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 class connection;
 
@@ -24,6 +26,9 @@ public:
     /// Behind on_close, which happens while the connection is still there.
     virtual void closed(const connection&, const close_reason&) noexcept {}
 
+    /// What left a hook. Its connection is reset, unless that was on_close; the others go on.
+    virtual void threw(const connection&, std::exception_ptr) noexcept {}
+
     /// A peer that got no handler.
     virtual void refused(const endpoint& /*peer*/, refused_by) noexcept {}
 
@@ -35,4 +40,4 @@ public:
     virtual void resumed(const connection&) noexcept {}
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

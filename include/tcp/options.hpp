@@ -9,9 +9,11 @@
 #include <tcp/duration.hpp>
 #include <tcp/observer.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
-/// Sizes are bytes. The defaults are safe for a server that faces the internet.
+/// Sizes are bytes. What one connection takes of memory is bounded, how many there are and for how
+/// long is not: a server that faces the internet wants max_connections,
+/// max_connections_per_address, and idle_timeout or lifetime, too.
 struct options {
     /// A connection whose send queue stands above this after a hook stops reading by itself. What
     /// is above send_queue_limit counts as that.
@@ -57,10 +59,11 @@ struct options {
     /// (refused_by::admission).
     admission admit = {};
 
-    /// Told what the server does; null for nobody. It outlives the server.
+    /// Told what the server does; null for nobody. It must outlive the server.
     tcp::observer* observer = nullptr;
 
-    /// The most bytes that may wait to be sent to all connections together. Above it, a connection
+    /// The most bytes that may wait to be sent to all connections together; what on_data did not
+    /// take is not among them. Above it, a connection
     /// for which something waits stops reading until that has left; the others go on, so what waits
     /// may be more by what they are answered. Nothing is dropped and nobody is ended.
     std::size_t memory_limit = static_cast<std::size_t>(-1);
@@ -72,7 +75,7 @@ struct options {
     /// peer sent before may wait to be received.
     duration close_timeout = duration::milliseconds(5'000);
 
-    /// The deadlines of a connection; duration::max(), and everything above 12 days, is none. What
+    /// The deadlines of a connection, of 12 days at most; duration::max() is none. What
     /// passes one ends with closed_by::deadline and its name in close_reason::passed, unless the
     /// handler has on_timeout, which decides. Never early, and late by two milliseconds and what
     /// the loop is busy with. Measured by the monotonic clock: setting the wall clock changes
@@ -112,14 +115,21 @@ struct options {
     /// TCP_NODELAY: small sends leave at once (tcp(7)).
     bool no_delay = true;
 
+    /// TCP keep-alive: when nothing came for this long the system asks the peer whether it is still
+    /// there, and when no answer comes, to nine questions 75 seconds apart unless
+    /// net.ipv4.tcp_keepalive_* says otherwise, the connection ends (closed_by::system_error,
+    /// ETIMEDOUT). That also keeps a quiet client's place in the tables of a NAT. Rounded up to
+    /// seconds, 9 hours at most; 0 is not at all. RFC 9293 3.8.4, tcp(7), TCP_KEEPIDLE.
+    duration keep_alive = {};
+
     /// Listen on IPv6 endpoints for IPv6 alone (IPV6_V6ONLY, RFC 3493 5.3). A bare port then means
     /// IPv6 only.
     bool ipv6_only = false;
 
     /// Kernel buffers of each connection, SO_SNDBUF and SO_RCVBUF (socket(7)); 0 lets the kernel
     /// size them.
-    int send_buffer = 0;
+    int kernel_send_buffer = 0;
     int kernel_receive_buffer = 0;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

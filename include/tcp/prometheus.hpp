@@ -12,7 +12,7 @@
 #include <tcp/close_reason.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 namespace detail {
 
@@ -88,4 +88,4 @@ inline std::string prometheus_text(const statistics& counted) {
     return std::move(to.text);
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

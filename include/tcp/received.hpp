@@ -8,7 +8,7 @@
 #include <tcp/bytes.hpp>
 #include <tcp/error.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 namespace detail {
 class conversation;
@@ -58,4 +58,4 @@ private:
     int why_ = finished;  // positive: the system's error; negative: the library's
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

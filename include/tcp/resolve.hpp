@@ -10,7 +10,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/error.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// The endpoints that a text names: one for each form that endpoint::parse() takes, and every
 /// address of the host for "name:port", each once, in the order in which the system would try them
@@ -37,4 +37,4 @@ inline std::vector<endpoint> resolve(std::string_view text) {
     return result;
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -26,7 +26,7 @@
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 namespace detail {
 struct without_options {};
@@ -101,8 +101,11 @@ public:
 
     /// Binds an endpoint, as often as wanted, before listen(). A port alone means every local
     /// address, IPv4 and IPv6. Returns the endpoint with the true port: port 0 lets the system
-    /// choose one. Never shares a port that another program listens on. bind(2), ip(7), unix(7).
-    /// Errors: error::already_listening, error::stopped, or the system's.
+    /// choose one. Never shares a port that another program listens on. Of unix:/path: the file of
+    /// a socket on which nobody listens any more is replaced, for which the folder is locked for a
+    /// moment (flock(2)); its permissions are those that umask(2) leaves; it is removed when the
+    /// server ends. bind(2), ip(7), unix(7). Errors: error::already_listening, error::stopped, or
+    /// the system's.
     [[gnu::cold]] endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);
@@ -167,6 +170,9 @@ public:
         if (!failure) one_more_bound();
         return bound;
     }
+
+    /// How many sockets are bound or adopted: one bind() of a name may bind several.
+    listener_id bound_count() const noexcept { return loops_->first().listeners(); }
 
     /// A descriptor of the socket that was bound or adopted as the nth, for a process that takes
     /// over: it adopts it, and nobody who connects meanwhile notices. This server goes on until
@@ -264,10 +270,11 @@ public:
     /// Before run(), run() returns at once. It stays stopped. Doing it twice is doing it once.
     void stop() noexcept { loops_->stop(); }
 
-    /// Accepts those that wait in the system's queue, some thousands at most, and then nobody more;
-    /// lets the connections finish by themselves; closes those that are left after so long
-    /// (closed_by::drain_deadline). Then run() returns, and the server is stopped.
-    /// statistics().open says how many there are still. A second call sets another deadline.
+    /// Accepts those that wait in the system's queue, some thousands at most (none while accepting
+    /// is paused), and then nobody more; lets the connections finish by themselves; closes those
+    /// that are left after so long (closed_by::drain_deadline). Then run() returns, and the server
+    /// is stopped. statistics().open says how many there are still. A second call sets another
+    /// deadline.
     void drain(duration at_most) noexcept { loops_->drain(at_most); }
 
     /// Accepts no more until resume_accept(): who connects waits in the system's queue. Those
@@ -396,8 +403,6 @@ private:
         loops_->first().set_listeners(count);
     }
     void one_more_bound() noexcept { loops_->first().set_listeners(bound_count() + 1); }
-    listener_id bound_count() const noexcept { return loops_->first().listeners(); }
-
     [[gnu::cold]] void listen_all(int backlog, std::error_code& failure, endpoint& last) {
         if (!may_bind(failure)) return;
         if (bound_count() == 0) failure = error::not_bound;
@@ -418,4 +423,4 @@ server(Handler, Rest&&...) -> server<Handler>;
 template <class Handler>
 server(Handler, const options&) -> server<Handler>;
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -9,7 +9,7 @@
 #include <tcp/bytes.hpp>
 #include <tcp/detail/counted_pointer.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// A piece of memory that never changes and lives as long as somebody holds it: a copy of this
 /// object, or a connection that has still to send it. Copying it copies no bytes. Any thread.
@@ -51,4 +51,4 @@ private:
     detail::counted_pointer<block> block_;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

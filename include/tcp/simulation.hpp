@@ -11,7 +11,7 @@
 //     CHECK(client.received() == "hello");
 //
 // The same seed and the same calls give the same run, event by event. A world, its clients and its
-// servers are for one thread; only wake(), stop() and what else a server documents so may come from
+// servers are for one thread; only what a server documents so, stop() and its like, may come from
 // another one.
 #pragma once
 
@@ -32,9 +32,9 @@
 #include <tcp/engine/simulated/random.hpp>
 #include <tcp/engine/simulated/simulated_engine.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
-/// One simulated world. It outlives the servers and the clients in it.
+/// One simulated world. It must outlive the servers and the clients in it.
 class simulation {
 public:
     using client = simulated::client;
@@ -85,7 +85,8 @@ public:
     std::size_t open_listeners() const noexcept { return network_.listeners.size(); }
 
     /// What was done against the rules so far: of engine/concept.hpp by a loop, or of this world.
-    /// Each is a sentence.
+    /// Each is a sentence. Unless on_violation() says otherwise, the first one is thrown, as a
+    /// std::logic_error, where it happens.
     const std::vector<std::string>& violations() const noexcept {
         return network_.misuses.sentences();
     }
@@ -95,8 +96,9 @@ public:
     /// violation.
     void set_spin_limit(std::uint64_t waits) noexcept { network_.spin_limit = waits; }
 
-    /// With this, a server that waits for ever while nothing is under way waits for a wake() from
-    /// another thread, in real time. Without, that is a violation: it would hang the test.
+    /// With this, a server that waits for ever while nothing is under way waits for stop(), or a
+    /// send of a handle, from another thread, in real time. Without, that is a violation: it would
+    /// hang the test.
     void expect_outside_wakes(bool expected = true) noexcept { network_.outside_wakes = expected; }
 
     /// Calls a function with a line for each thing that happens, to see what led to a failure:
@@ -115,4 +117,4 @@ private:
     random_generator dice_;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

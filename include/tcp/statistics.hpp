@@ -7,7 +7,7 @@
 
 #include <tcp/close_reason.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Why a connection that was accepted got no handler and was reset.
 enum class refused_by : unsigned char {
@@ -47,4 +47,4 @@ struct statistics {
     std::uint64_t refused_by[refused_by_count] = {};  // refused, by tcp::refused_by
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -16,7 +16,7 @@
 #include <tcp/detail/sentence.hpp>
 #include <tcp/duration.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// As long as it lives, the first of these signals drains the server, and one more stops it at
 /// once:
@@ -160,4 +160,4 @@ private:
     std::vector<replaced> replaced_;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -35,7 +35,7 @@
 #include <tcp/received.hpp>
 #include <tcp/timer.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 template <class T>
 class task;
@@ -286,4 +286,4 @@ inline detail::receive_until_request connection::receive_until(std::string_view 
     return {*this, delimiter, limit};
 }
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -19,7 +19,7 @@
 #include <tcp/duration.hpp>
 #include <tcp/loop/timer_wheel.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Waits once for a time, on the loop of a connection. Usually a member of the handler. All of it
 /// is for the thread of that loop. It allocates nothing, and starting and stopping cost the same
@@ -94,4 +94,4 @@ private:
     std::uint32_t generation_ = 0;  // of the connection: its slot may be another's by then
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

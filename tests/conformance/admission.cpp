@@ -309,12 +309,12 @@ TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading
     Bed bed;
     auto server =
         bed.make(amplifier{&answered, &peers},
-                 {.high_mark = 16 * piece, .memory_limit = limit, .send_buffer = 16 * 1024});
+                 {.high_mark = 16 * piece, .memory_limit = limit, .kernel_send_buffer = 16 * 1024});
     const auto where = bed.listen(server);
     std::vector<typename Bed::client> all;
     for (std::size_t i = 0; i != clients; ++i) {
         all.push_back(bed.connect_narrow(where));
-        all.back().pause_receiving();
+        all.back().pause_receive();
         all.back().send(std::string(pieces, 'x'));
     }
     bed.run(server, 300ms);
@@ -324,7 +324,7 @@ TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading
     CHECK(waiting > limit / 2);
     CHECK(waiting <= limit + clients * piece);  // without the limit: 16 pieces for each
     CHECK(server.statistics().pauses != 0);
-    for (auto& client : all) client.resume_receiving();
+    for (auto& client : all) client.resume_receive();
     CHECK(bed.until(server, [&] {
         return std::all_of(all.begin(), all.end(), [&](auto& client) {
             return client.received().size() == pieces * piece;
@@ -348,8 +348,8 @@ TEST_CASE_TEMPLATE("61 memory_limit: at the low mark nobody goes on while others
     const auto where = on.bed.listen(server);
     auto stuck = on.bed.connect_narrow(where);
     auto slow = on.bed.connect_narrow(where);
-    stuck.pause_receiving();
-    slow.pause_receiving();
+    stuck.pause_receive();
+    slow.pause_receive();
     REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
     stuck.send("?");
     REQUIRE(on.bed.until(server, [&] { return seen.pauses == 1; }));
@@ -367,7 +367,7 @@ TEST_CASE_TEMPLATE("61 memory_limit: at the low mark nobody goes on while others
     }));
     CHECK(of_slow() > 0);
     CHECK(seen.resumptions == 0);
-    slow.resume_receiving();
+    slow.resume_receive();
     REQUIRE(on.bed.until(server, [&] { return of_slow() == 0; }));  // then it keeps nobody waiting
     CHECK(seen.resumptions == 1);
     CHECK(seen.pauses == 2);

@@ -139,8 +139,10 @@ struct mark_echo {
 TEST_CASE_TEMPLATE("coroutines: an echo of much, through small pieces and short sends", Bed,
                    CONFORMANCE_BEDS) {
     for (const std::size_t buffer : {std::size_t{700}, std::size_t{512 * 1024}}) {
-        const tcp::options options{
-            .high_mark = 20'000, .low_mark = 5'000, .receive_buffer = buffer, .send_buffer = 4096};
+        const tcp::options options{.high_mark = 20'000,
+                                   .low_mark = 5'000,
+                                   .receive_buffer = buffer,
+                                   .kernel_send_buffer = 4096};
         scene<Bed, std::remove_const_t<decltype(echo)>> on{echo, options};
         const std::string sent = pattern(Bed::simulated ? 400'000 : 4'000'000);
         on.client.send(sent);
@@ -247,16 +249,16 @@ TEST_CASE_TEMPLATE("74 destroyed while waiting at each kind of await", Bed, CONF
                     }
                 };
                 stage<Bed> on;
-                auto server =
-                    on.bed.make(handler, {.high_mark = 1000, .low_mark = 500, .send_buffer = 4096});
+                auto server = on.bed.make(
+                    handler, {.high_mark = 1000, .low_mark = 500, .kernel_send_buffer = 4096});
                 auto client = on.bed.connect_narrow(on.bed.listen(server));
-                client.pause_receiving();
+                client.pause_receive();
                 REQUIRE(on.bed.until(server, [&] { return waits; }));
                 client.send("some");
                 on.bed.run(server, 5ms);
                 if (ending == how::client_resets) client.reset();
                 if (ending == how::closes_itself) {
-                    client.resume_receiving();
+                    client.resume_receive();
                     client.shutdown_send();
                 }
                 if (ending == how::server_stops) server.stop();
@@ -569,11 +571,12 @@ TEST_CASE_TEMPLATE("coroutines: a client that does not read stops a coroutine th
         while (auto data = co_await peer.receive()) co_await peer.send(data);
     };
     stage<Bed> on;
-    auto server = on.bed.make(
-        handler,
-        {.high_mark = high_mark, .low_mark = 2000, .receive_limit = 100, .send_buffer = 4096});
+    auto server = on.bed.make(handler, {.high_mark = high_mark,
+                                        .low_mark = 2000,
+                                        .receive_limit = 100,
+                                        .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     const std::string later = pattern(60'000);
     client.send("!" + later);
     client.shutdown_send();
@@ -584,7 +587,7 @@ TEST_CASE_TEMPLATE("coroutines: a client that does not read stops a coroutine th
     on.bed.run(server, a_while);
     CHECK(sent == before);
     CHECK(most <= high_mark);
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.ended(); }));
     CHECK(sent == pieces);
     CHECK(client.received_size() == piece * pieces + later.size());
@@ -602,9 +605,10 @@ TEST_CASE_TEMPLATE("coroutines: a client that resets while a send waits", Bed, C
         }
     };
     stage<Bed> on;
-    auto server = on.bed.make(handler, {.high_mark = 1000, .low_mark = 500, .send_buffer = 4096});
+    auto server =
+        on.bed.make(handler, {.high_mark = 1000, .low_mark = 500, .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("never received");
     on.bed.run(server, 20ms);
     CHECK(n.frames == 1);
@@ -743,10 +747,10 @@ TEST_CASE_TEMPLATE("75 a send that waits for room when nothing can be sent any m
             if (result.error() != tcp::error::not_open) captured->wrong.emplace_back("it was sent");
             captured->done = true;
         };
-        tcp::options options{.high_mark = 1000, .low_mark = 100, .send_buffer = 16 * 1024};
+        tcp::options options{.high_mark = 1000, .low_mark = 100, .kernel_send_buffer = 16 * 1024};
         if (by_deadline) options.lifetime = 200ms;
         scene<Bed, std::remove_const_t<decltype(handler)>> on{handler, options};
-        on.client.pause_receiving();
+        on.client.pause_receive();
         on.until([&] { return on.server.statistics().bytes_sent != 0; });
         CHECK_FALSE(n.done);
         if (!by_deadline) on.client.reset();

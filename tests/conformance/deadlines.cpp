@@ -195,16 +195,17 @@ TEST_CASE_TEMPLATE("42 the send deadline ends a reader that has stopped, and say
     on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
         peer.send(std::string(8'000'000, 'r'));
     };
-    auto server = on.bed.make(scripted{on.does}, {.send_timeout = 200ms, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.send_timeout = 200ms, .kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     auto stuck = on.bed.connect_narrow(where);
-    stuck.pause_receiving();
+    stuck.pause_receive();
     stuck.send("?");
     REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
     CHECK(on.does.closes[0].by == closed_by::deadline);
     CHECK(on.does.closes[0].passed == deadline::send);
     CHECK(on.does.closes[0].unsent > 0);
-    stuck.resume_receiving();
+    stuck.resume_receive();
     CHECK(on.bed.until(server, [&] {
         return stuck.was_reset();
     }));  // so that it does not take what it has for all there is
@@ -219,7 +220,7 @@ TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared
     auto server = on.bed.make(scripted{on.does}, {.send_timeout = 1s});
     const auto where = on.bed.listen(server);
     auto slow = on.bed.connect_narrow(where);
-    slow.pause_receiving();
+    slow.pause_receive();
     slow.send("?");
     const tcp::duration begin = now_of(on.bed);
     while (slow.received_size() < size && on.does.closes.empty()) {
@@ -234,11 +235,12 @@ TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared
 TEST_CASE_TEMPLATE("42 the send deadline begins before one that the connection waits for already",
                    Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
-    auto server = on.bed.make(
-        scripted{on.does}, {.idle_timeout = 60s, .send_timeout = 200ms, .send_buffer = 16 * 1024});
+    auto server =
+        on.bed.make(scripted{on.does},
+                    {.idle_timeout = 60s, .send_timeout = 200ms, .kernel_send_buffer = 16 * 1024});
     const auto where = on.bed.listen(server);
     auto stuck = on.bed.connect_narrow(where);
-    stuck.pause_receiving();
+    stuck.pause_receive();
     REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
     on.bed.run(server, 20ms);  // the timer is set for the idle deadline
     const tcp::duration begin = now_of(on.bed);
@@ -521,13 +523,13 @@ TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", 
             peer.send(conformance::pattern(queued, seed(which)));
             if (which == deadline::close) peer.close();
         };
-        tcp::options settings{.send_buffer = 300'000};
+        tcp::options settings{.kernel_send_buffer = 300'000};
         if (which == deadline::close) settings.close_timeout = 300ms;
         if (which == deadline::send) settings.send_timeout = 300ms;
         if (which == deadline::idle) settings.idle_timeout = 300ms;
         auto server = on.bed.make(scripted{on.does}, settings);
         auto client = on.bed.connect_narrow(on.bed.listen(server));
-        client.pause_receiving();
+        client.pause_receive();
         client.send("?");
         REQUIRE(on.bed.until(server, [&] { return !on.does.received.empty(); }));
         while (on.does.closes.empty() && server.statistics().bytes_sent < queued) {
@@ -535,7 +537,7 @@ TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", 
             on.bed.run(server, 10ms);
         }
         CHECK(on.does.closes.empty());
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(on.bed.until(
             server, [&] { return client.received_size() == queued; }, 5s));
         CHECK(conformance::difference(client.received(),

@@ -56,7 +56,7 @@ closed_by reason_of(act what) {
 
 // A server that sends much for each word, so that the marks are crossed, and closes at the end.
 constexpr std::size_t reply_size = 600'000;
-const tcp::options small_marks{.high_mark = 60'000, .low_mark = 20'000, .send_buffer = 4096};
+const tcp::options small_marks{.high_mark = 60'000, .low_mark = 20'000, .kernel_send_buffer = 4096};
 
 void reply_and_close_at_end(conformance::script& does) {
     does.on_data = [](tcp::connection& peer, tcp::bytes) {
@@ -68,14 +68,14 @@ void reply_and_close_at_end(conformance::script& does) {
 // Everything a client does in the life of a connection: it asks, reads late, finishes.
 template <class Stage, class Server, class Client>
 bool live(Stage& on, Server& server, Client& client, const bool& performed) {
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     bool reading = false;
     return on.bed.until(server, [&] {
         const bool over = !on.does.closes.empty();
         if (!reading && (performed || server.statistics().pauses != 0)) {
             reading = true;
-            client.resume_receiving();
+            client.resume_receive();
         }
         if (client.ended() || client.received_size() >= reply_size) client.shutdown_send();
         return over && (client.ended() || client.was_reset());
@@ -247,12 +247,12 @@ TEST_CASE_TEMPLATE("45 the peer half-closes: what was queued and what is still s
         };
         auto server = on.bed.make(scripted{on.does}, small_marks);
         auto client = on.bed.connect_narrow(on.bed.listen(server));
-        client.pause_receiving();
+        client.pause_receive();
         client.send("?");
         REQUIRE(on.bed.until(server, [&] { return server.statistics().pauses != 0; }));
         client.shutdown_send();
         on.bed.run(server, 5ms);
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(on.bed.until(server, [&] { return client.ended() && on.does.peers.empty(); }));
         CHECK(expected.size() >= 900'000);
         CHECK(difference(client.received(), expected) == "");
@@ -301,13 +301,13 @@ TEST_CASE_TEMPLATE("45 without on_end: what was queued is sent, then closed", Be
     };
     auto server = on.bed.make(scripted_without_end{on.does}, small_marks);
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     client.shutdown_send();
     REQUIRE(on.bed.until(server, [&] { return server.statistics().pauses != 0; }));
     on.bed.run(server, 10ms);
     CHECK(on.does.closes.empty());
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.ended() && on.does.closes.size() == 1; }));
     CHECK(difference(client.received(), reply) == "");
     CHECK(on.does.closes[0].by == closed_by::peer_finished);
@@ -348,16 +348,17 @@ TEST_CASE_TEMPLATE("46 a half-close waits for the queue", Bed, CONFORMANCE_BEDS)
         peer.shutdown_send();
         CHECK_FALSE(peer.send("more"));
     };
-    auto server = on.bed.make(scripted{on.does},
-                              {.high_mark = 1'000'000, .low_mark = 20'000, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does},
+                    {.high_mark = 1'000'000, .low_mark = 20'000, .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
     client.send("and this");
     REQUIRE(on.bed.until(server, [&] { return on.does.received == "?and this"; }));
     CHECK_FALSE(client.ended());
-    client.resume_receiving();
+    client.resume_receive();
     REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
     CHECK(difference(client.received(), reply) == "");
     CHECK(on.does.closes.empty());
@@ -442,7 +443,7 @@ TEST_CASE_TEMPLATE("48 close with unread input: the reply is not destroyed", Bed
         auto server = on.bed.make(scripted{on.does}, {.receive_buffer = 4096});
         const auto where = on.bed.listen(server);
         auto client = on.bed.connect_narrow(where);
-        client.pause_receiving();
+        client.pause_receive();
         client.send(pattern(3'000'000, 2));
         REQUIRE(on.bed.until(server, [&] { return on.does.opens == 1; }));
         if (paused) {
@@ -455,7 +456,7 @@ TEST_CASE_TEMPLATE("48 close with unread input: the reply is not destroyed", Bed
         REQUIRE(on.bed.until(server, [&] { return seen != 0; }));
         CHECK(seen <= 4096);
         on.bed.run(server, 10ms);
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(on.bed.until(server, [&] { return client.ended() || client.was_reset(); }));
         CHECK(difference(client.received(), reply) == "");
         CHECK(client.ended());
@@ -503,7 +504,8 @@ TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
         CAPTURE(queued);
         stage<Bed> on;
         std::size_t taken = 0;
-        auto server = on.bed.make(scripted{on.does}, {.high_mark = 2'000'000, .send_buffer = 4096});
+        auto server =
+            on.bed.make(scripted{on.does}, {.high_mark = 2'000'000, .kernel_send_buffer = 4096});
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
             if (tcp::as_text(data) == "queue") {
                 peer.send(std::string(queued, 'q'));
@@ -516,7 +518,7 @@ TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
             }
         };
         auto client = on.bed.connect_narrow(on.bed.listen(server));
-        client.pause_receiving();
+        client.pause_receive();
         client.send("queue");
         REQUIRE(on.bed.until(server, [&] { return on.does.received == "queue"; }));
         on.bed.run(server, 20ms);
@@ -525,7 +527,7 @@ TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
         CHECK(on.does.closes[0].by == closed_by::handler_aborted);
         CHECK_FALSE(on.does.closes[0].error);
         CHECK(on.does.closes[0].unsent == queued + 4 - taken);
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(on.bed.until(server, [&] { return client.was_reset(); }));
         CHECK_FALSE(client.ended());
         CHECK(client.received_size() <= queued);
@@ -566,7 +568,7 @@ TEST_CASE_TEMPLATE("49 abort after close(), or a throw: a reset too, not a FIN t
             peer.close();
             perform(what, peer);
         };
-        auto server = on.bed.make(scripted{on.does}, {.send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does}, {.kernel_send_buffer = 4096});
         auto client = on.bed.connect_narrow(on.bed.listen(server));
         client.send("?");
         CHECK(on.bed.until(server, [&] { return client.was_reset() || client.ended(); }));
@@ -587,10 +589,11 @@ TEST_CASE_TEMPLATE("49 abort of a connection that close() left with a queue", Be
         peer.send(std::string(1'000'000, 'x'));
         peer.close();
     };
-    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100s, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.close_timeout = 100s, .kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     auto client = on.bed.connect_narrow(where);
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
     auto other = on.bed.connect(where);
@@ -598,7 +601,7 @@ TEST_CASE_TEMPLATE("49 abort of a connection that close() left with a queue", Be
     REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
     CHECK(on.does.closes[0].by == closed_by::handler_aborted);
     CHECK(on.does.closes[0].unsent > 0);
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.was_reset() || client.ended(); }));
     CHECK(client.was_reset());
     CHECK_FALSE(client.ended());
@@ -761,14 +764,14 @@ TEST_CASE_TEMPLATE("51 a slot that is used again remembers nothing", Bed, CONFOR
             auto server = on.bed.make(scripted{on.does}, options);
             const auto where = on.bed.listen(server);
             auto first = on.bed.connect_narrow(where);
-            first.pause_receiving();
+            first.pause_receive();
             first.send("?");
             REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
             if (reset)
                 first.reset();
             else
                 first.shutdown_send();
-            first.resume_receiving();
+            first.resume_receive();
             REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
             on.bed.run(server, 10ms);  // some engines let go later
 
@@ -787,14 +790,14 @@ TEST_CASE_TEMPLATE("51 a slot that is used again remembers nothing", Bed, CONFOR
             on.does.on_writable = [](tcp::connection& peer) { peer.resume_receive(); };
             on.does.on_end = [](tcp::connection& peer) { peer.shutdown_send(); };
             auto second = on.bed.connect_narrow(where);
-            second.pause_receiving();
+            second.pause_receive();
             second.send("?");
             REQUIRE(on.bed.until(server, [&] { return on.does.received == "??"; }));
             second.send("more");
             second.shutdown_send();
             on.bed.run(server, 10ms);
             CHECK(on.does.received == "??");
-            second.resume_receiving();
+            second.resume_receive();
             CHECK(on.bed.until(server, [&] { return second.ended(); }));
             CHECK(on.does.received == "??more");
             CHECK(second.received() == std::string(reply_size, 'r'));
@@ -1031,9 +1034,10 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
         peer.close();
     };
     on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) { over_at = now(); };
-    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 150ms, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.close_timeout = 150ms, .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     std::uint64_t taken = 0;
     REQUIRE(on.bed.until(server, [&] {
@@ -1048,7 +1052,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
     CHECK_FALSE(on.does.closes[0].error);
     CHECK(over_at - closed_at >= 150ms);
     if constexpr (Bed::simulated) CHECK(over_at - taken_at <= 154ms);
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.was_reset(); }));
     CHECK_FALSE(client.ended());
 }
@@ -1089,14 +1093,14 @@ TEST_CASE_TEMPLATE("54 with everything sent by close_timeout the rest is the sys
     };
     auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100ms});
     auto client = on.bed.connect(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     REQUIRE(on.bed.until(server, [&] { return on.does.closes.size() == 1; }));
     CHECK(on.does.closes[0].by == closed_by::handler_closed);
     CHECK(on.does.closes[0].passed == tcp::deadline::none);
     CHECK(on.does.closes[0].unsent == 0);
     // The client reads only now.
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.ended() || client.was_reset(); }));
     CHECK(difference(client.received(), reply) == "");
     CHECK(client.ended());
@@ -1111,10 +1115,10 @@ TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE
             peer.send(std::string(queued, 'x'));
             peer.close();
         };
-        auto server =
-            on.bed.make(scripted{on.does}, {.close_timeout = tcp::duration{}, .send_buffer = 4096});
+        auto server = on.bed.make(scripted{on.does},
+                                  {.close_timeout = tcp::duration{}, .kernel_send_buffer = 4096});
         auto client = on.bed.connect_narrow(on.bed.listen(server));
-        client.pause_receiving();
+        client.pause_receive();
         client.send("?");
         REQUIRE(on.bed.until(server, [&] { return !on.does.received.empty(); }));
         // The deadline is the next tick, which may be another turn.
@@ -1127,7 +1131,7 @@ TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE
         const bool complete = why.unsent == 0;
         CHECK(why.by == (complete ? closed_by::handler_closed : closed_by::deadline));
         CHECK((why.passed == tcp::deadline::close) == !complete);
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(on.bed.until(server, [&] { return client.ended() || client.was_reset(); }));
         CHECK(client.ended() == complete);
         CHECK(client.was_reset() == !complete);
@@ -1142,7 +1146,8 @@ TEST_CASE_TEMPLATE("54 many close deadlines: each at its own time, those that fi
         peer.send(std::string(300'000, 'x'));
         peer.close();
     };
-    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 400ms, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.close_timeout = 400ms, .kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     std::vector<typename Bed::client> clients;
     std::vector<tcp::duration> asked, over;
@@ -1151,7 +1156,7 @@ TEST_CASE_TEMPLATE("54 many close deadlines: each at its own time, those that fi
     };
     for (std::size_t i = 0; i != 20; ++i) {
         clients.push_back(on.bed.connect_narrow(where));
-        if (i % 2 == 1) clients.back().pause_receiving();
+        if (i % 2 == 1) clients.back().pause_receive();
         clients.back().send("?");
         REQUIRE(on.bed.until(server, [&] { return on.does.received.size() == i + 1; }));
         if (i % 2 == 1) asked.push_back(now_of(on.bed));
@@ -1187,12 +1192,13 @@ TEST_CASE_TEMPLATE("30 a reset in mid-message: one on_close that says so", Bed, 
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
             if (queued && peer.send_queue_size() == 0) peer.send(std::string(900'000, 'x'));
         };
-        auto server = on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .send_buffer = 4096});
+        auto server =
+            on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .kernel_send_buffer = 4096});
         const auto where = on.bed.listen(server);
         for (std::size_t i = 1; i != 6; ++i) {
             on.does.received.clear();
             auto client = on.bed.connect_narrow(where);
-            client.pause_receiving();
+            client.pause_receive();
             client.send("half of a mess");
             REQUIRE(on.bed.until(server, [&] { return on.does.received == "half of a mess"; }));
             client.reset();
@@ -1215,9 +1221,10 @@ TEST_CASE_TEMPLATE("a reset after the peer's end, while the handler takes its ti
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         if (peer.send_queue_size() == 0) peer.send(std::string(900'000, 'x'));
     };
-    auto server = on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.high_mark = 1'000'000, .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     client.shutdown_send();
     REQUIRE(on.bed.until(server, [&] { return on.does.ends == 1; }));
@@ -1238,9 +1245,10 @@ TEST_CASE_TEMPLATE("a reset after close(): with a queue it is the reason, withou
             if (on.does.closes.empty()) peer.send(std::string(queued, 'x'));
             peer.close();
         };
-        auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100s, .send_buffer = 4096});
+        auto server =
+            on.bed.make(scripted{on.does}, {.close_timeout = 100s, .kernel_send_buffer = 4096});
         auto client = on.bed.connect_narrow(on.bed.listen(server));
-        client.pause_receiving();
+        client.pause_receive();
         client.send("?");
         REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
         on.bed.run(server, 10ms);

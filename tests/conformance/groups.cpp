@@ -440,12 +440,13 @@ TEST_CASE("41 a group of two servers (S)") {
 TEST_CASE_TEMPLATE("41 a slow member is ended alone, at send_queue_limit", Bed, CONFORMANCE_BEDS) {
     rooms<Bed> on;
     constexpr std::size_t limit = 300'000, size = 10'000, count = 200;
-    auto server = on.bed.make(guest{on.shared}, {.send_queue_limit = limit, .send_buffer = 4096});
+    auto server =
+        on.bed.make(guest{on.shared}, {.send_queue_limit = limit, .kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     auto first = on.enter(server, where), slow = on.enter(server, where, true),
          last = on.enter(server, where);
     for (auto* each : {&first, &slow, &last}) on.tell(server, *each, "a");
-    slow.pause_receiving();
+    slow.pause_receive();
     std::string expected;
     for (std::size_t i = 0; i != count; ++i) {
         const std::string text = pattern(size, i + 1);
@@ -465,7 +466,7 @@ TEST_CASE_TEMPLATE("41 a slow member is ended alone, at send_queue_limit", Bed, 
     CHECK(on.a.size() == 2);
     CHECK(difference(first.received(), expected) == "");
     CHECK(difference(last.received(), expected) == "");
-    slow.resume_receiving();
+    slow.resume_receive();
     CHECK(on.bed.until(server, [&] { return slow.was_reset(); }));
 }
 
@@ -506,7 +507,7 @@ TEST_CASE_TEMPLATE("41 what 100 members do not read stands in memory once", Bed,
         weather.segment_min = weather.segment_max = 1'460;
         on.bed.world.set_faults(weather);
     }
-    auto server = on.bed.make(guest{on.shared}, {.send_buffer = 4096});
+    auto server = on.bed.make(guest{on.shared}, {.kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     std::vector<typename Bed::client> clients;
     for (std::size_t i = 0; i != members; ++i) {
@@ -514,7 +515,7 @@ TEST_CASE_TEMPLATE("41 what 100 members do not read stands in memory once", Bed,
         clients.back().send("a");
     }
     REQUIRE(on.bed.until(server, [&] { return on.a.size() == members; }));
-    for (auto& client : clients) client.pause_receiving();
+    for (auto& client : clients) client.pause_receive();
 
     const std::string text = pattern(size);
     const std::size_t before = resident_bytes();
@@ -528,7 +529,7 @@ TEST_CASE_TEMPLATE("41 what 100 members do not read stands in memory once", Bed,
     const std::size_t closes = on.shared.closes.size();
     for (std::size_t i = 1; i != members; ++i) clients[i].reset();
     REQUIRE(on.bed.until(server, [&] { return on.shared.closes.size() == closes + members - 1; }));
-    clients[0].resume_receiving();
+    clients[0].resume_receive();
     CHECK(on.bed.until(server, [&] { return clients[0].received_size() == 2 * size; }));
     CHECK(difference(clients[0].received(), text + text) == "");
 }

@@ -81,7 +81,7 @@ std::string numbers(std::size_t first, std::size_t end) {
 
 TEST_CASE_TEMPLATE("40 a handle's sends of every kind arrive, in order", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
-    auto server = on.bed.make(scripted{on.does}, {.send_buffer = 4096});
+    auto server = on.bed.make(scripted{on.does}, {.kernel_send_buffer = 4096});
     auto client = opened(on, server, on.bed.listen(server));
     const connection_handle to = on.handles[0];
     CHECK(to.open());
@@ -193,12 +193,12 @@ TEST_CASE_TEMPLATE("40 a handle's sends count for the marks and the limit of the
     auto server = on.bed.make(scripted{on.does}, {.high_mark = 600'000,
                                                   .low_mark = 1'000,
                                                   .send_queue_limit = 1'000'000,
-                                                  .send_buffer = 4096});
+                                                  .kernel_send_buffer = 4096});
     const auto where = on.bed.listen(server);
     auto marked = opened(on, server, where, true);
     auto limited = opened(on, server, where, true);
-    marked.pause_receiving();
-    limited.pause_receiving();
+    marked.pause_receive();
+    limited.pause_receive();
     const shared_bytes most{std::string(900'000, 'm')};
     CHECK(on.handles[0].send(most));
     // Both arrive before any of it leaves.
@@ -209,11 +209,11 @@ TEST_CASE_TEMPLATE("40 a handle's sends count for the marks and the limit of the
     CHECK(on.does.closes[0].reached == tcp::limit::send_queue);
     CHECK(on.does.closes[0].unsent == 2 * most.size());
     CHECK(is_over(on.handles[1]));
-    limited.resume_receiving();
+    limited.resume_receive();
     CHECK(on.bed.until(server, [&] { return limited.was_reset(); }));
     CHECK(server.statistics().pauses == 1);
     CHECK(on.does.writables == 0);
-    marked.resume_receiving();
+    marked.resume_receive();
     CHECK(on.bed.until(
         server, [&] { return marked.received_size() == most.size() && on.does.writables == 1; }));
 }

@@ -85,8 +85,8 @@ public:
         ::setsockopt(s_->fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
         s_->fd.reset();
     }
-    void pause_receiving() { s_->paused = true; }
-    void resume_receiving() {
+    void pause_receive() { s_->paused = true; }
+    void resume_receive() {
         s_->paused = false;
         pump();
     }

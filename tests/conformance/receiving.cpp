@@ -172,7 +172,7 @@ public:
           where{on.bed.listen(server)},
           client{narrow ? on.bed.connect_narrow(where) : on.bed.connect(where)},
           messenger{client} {
-        if (narrow) client.pause_receiving();
+        if (narrow) client.pause_receive();
         until([&] { return seen_.opens == 1; });
         messenger = on.bed.connect(where);
         until([&] { return seen_.opens == 2; });
@@ -527,7 +527,7 @@ TEST_CASE_TEMPLATE("25 FIN or reset while the high mark pauses it", Bed,
             CHECK(lab.server_rests());
             if (!reset) {
                 CHECK(seen.calls + seen.ends + seen.closes == 0);
-                lab.client.resume_receiving();
+                lab.client.resume_receive();
                 lab.until([&] { return lab.client.received_size() == reply.size(); });
                 CHECK(difference(lab.client.received(), reply) == "");
                 lab.until([&] { return seen.writables != 0; });
@@ -983,13 +983,15 @@ TEST_CASE_TEMPLATE("31 what the high mark keeps from being shown is not held aga
         peer.send(std::string_view{answers}.substr(answer * answered++, answer));
         return request;
     };
-    laboratory<Bed, counting_subject> lab{
-        seen,
-        {.high_mark = 8'000, .low_mark = 2'000, .receive_limit = 16 * 1024, .send_buffer = 4096},
-        true};
+    laboratory<Bed, counting_subject> lab{seen,
+                                          {.high_mark = 8'000,
+                                           .low_mark = 2'000,
+                                           .receive_limit = 16 * 1024,
+                                           .kernel_send_buffer = 4096},
+                                          true};
     lab.client.send(requests);
     lab.on.bed.run(lab.server, 20ms);
-    lab.client.resume_receiving();
+    lab.client.resume_receive();
     lab.client.shutdown_send();
     lab.until([&] { return lab.client.ended() || lab.client.was_reset(); });
     lab.until([&] { return seen.closes == 1; });

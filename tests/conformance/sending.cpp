@@ -109,9 +109,9 @@ TEST_CASE_TEMPLATE("33 short writes of any size: exact bytes", Bed, CONFORMANCE_
         CHECK(peer.send(std::string_view{body}.substr(400'000)));
         CHECK(peer.send(data));
     };
-    auto server = on.bed.make(scripted{on.does}, {.send_buffer = 4096});
+    auto server = on.bed.make(scripted{on.does}, {.kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?!");
     std::size_t step = 1;
     CHECK(on.bed.until(server, [&] {
@@ -177,11 +177,12 @@ TEST_CASE_TEMPLATE("34 a client that pipelines and never reads: the queue is bou
         most = std::max(most, peer.send_queue_size());
     };
     on.does.on_end = [](tcp::connection& peer) { peer.close(); };
-    auto server = on.bed.make(
-        scripted{on.does},
-        {.high_mark = high, .low_mark = high / 4, .receive_buffer = buffer, .send_buffer = 4096});
+    auto server = on.bed.make(scripted{on.does}, {.high_mark = high,
+                                                  .low_mark = high / 4,
+                                                  .receive_buffer = buffer,
+                                                  .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     const std::string sent = pattern(16'000'000);
     client.send(sent);
     REQUIRE(on.bed.until(server, [&] { return server.statistics().pauses != 0; }));
@@ -196,7 +197,7 @@ TEST_CASE_TEMPLATE("34 a client that pipelines and never reads: the queue is bou
     CHECK(on.does.received.size() - counted.bytes_sent > high / 4);
     CHECK(on.does.received.size() - counted.bytes_sent <= high + buffer);
 
-    client.resume_receiving();
+    client.resume_receive();
     client.shutdown_send();
     CHECK(on.bed.until(server, [&] { return client.ended(); }));
     CHECK(difference(client.received(), sent) == "");
@@ -211,7 +212,7 @@ TEST_CASE("34 clients that pipeline and hardly read: memory stays flat (K)") {
     auto server = bed.make(tcp::echo{}, {.high_mark = high,
                                          .low_mark = high / 4,
                                          .receive_buffer = buffer,
-                                         .send_buffer = 16 * 1024,
+                                         .kernel_send_buffer = 16 * 1024,
                                          .kernel_receive_buffer = 16 * 1024});
     const auto where = bed.listen(server);
     std::vector<conformance::kernel_client> peers;
@@ -272,8 +273,8 @@ TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", B
     constexpr std::size_t high = 60'000, low = 20'000;
     stage<Bed> on;
     std::size_t not_alternating = 0, above_low = 0, sent = 0, hooks = 0;
-    auto server =
-        on.bed.make(scripted{on.does}, {.high_mark = high, .low_mark = low, .send_buffer = 4096});
+    auto server = on.bed.make(scripted{on.does},
+                              {.high_mark = high, .low_mark = low, .kernel_send_buffer = 4096});
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
         // Reading has stopped between a crossing of the high mark and its on_writable.
         if (server.statistics().pauses != on.does.writables) ++not_alternating;
@@ -289,7 +290,7 @@ TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", B
         if (peer.send_queue_size() > low) ++above_low;
     };
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     const std::string plenty(100, '\x7f'), little(3, '\x10');
     for (int crossing = 0; crossing != 7; ++crossing) {
         CAPTURE(crossing);
@@ -312,7 +313,7 @@ TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", B
         }));
         CHECK(server.statistics().pauses == on.does.writables);
     }
-    client.resume_receiving();
+    client.resume_receive();
     REQUIRE(on.bed.until(server, [&] { return client.received_size() == sent; }));
     CHECK(server.statistics().pauses == on.does.writables);
     CHECK(on.does.writables >= 7);
@@ -338,7 +339,7 @@ TEST_CASE_TEMPLATE("35 marks are where the options say, to the byte (S)", Bed, S
     };
     on.does.on_writable = [&](tcp::connection& peer) { CHECK(peer.send_queue_size() <= low); };
     auto client = world.connect(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     const auto ask = [&](std::string_view what) {
         const std::size_t before = on.does.received.size();
         client.send(what);
@@ -376,11 +377,12 @@ TEST_CASE_TEMPLATE("35 no on_writable after close(), nor for a peer that is gone
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
             peer.send(std::string(1'000'000, 'x'));
         };
-        auto server = on.bed.make(scripted{on.does},
-                                  {.high_mark = 60'000, .low_mark = 20'000, .send_buffer = 4096});
+        auto server =
+            on.bed.make(scripted{on.does},
+                        {.high_mark = 60'000, .low_mark = 20'000, .kernel_send_buffer = 4096});
         const auto where = on.bed.listen(server);
         auto client = on.bed.connect_narrow(where);
-        client.pause_receiving();
+        client.pause_receive();
         client.send("!");
         REQUIRE(on.bed.until(server, [&] { return server.statistics().pauses == 1; }));
         auto other = on.bed.connect(where);
@@ -390,7 +392,7 @@ TEST_CASE_TEMPLATE("35 no on_writable after close(), nor for a peer that is gone
             client.reset();
         } else {
             other.send("close it");
-            client.resume_receiving();
+            client.resume_receive();
         }
         CHECK(on.bed.until(server, [&] {
             if (client.ended()) client.shutdown_send();
@@ -423,18 +425,18 @@ TEST_CASE_TEMPLATE("36 10,000 sends queued and immediate: in order", Bed, CONFOR
     auto second = on.bed.connect(where);
     REQUIRE(on.bed.until(server, [&] { return on.does.opens == 2; }));
     auto third = on.bed.connect_narrow(where);
-    third.pause_receiving();
+    third.pause_receive();
     REQUIRE(on.bed.until(server, [&] { return on.does.opens == 3; }));
 
     for (std::size_t i = 0; i != 50; ++i) {
-        if (i == 20) first.pause_receiving();  // from now on its sends wait
-        if (i == 30) first.resume_receiving();
+        if (i == 20) first.pause_receive();  // from now on its sends wait
+        if (i == 30) first.resume_receive();
         const std::size_t before = sends;
         first.send(pattern(1 + i * 977 % 3'000, i));
         REQUIRE(on.bed.until(server, [&] { return sends != before; }));
     }
     REQUIRE(sends >= 10'000);
-    third.resume_receiving();
+    third.resume_receive();
     CHECK(on.bed.until(server, [&] {
         return first.received_size() >= expected[0].size() &&
                second.received_size() >= expected[1].size() &&

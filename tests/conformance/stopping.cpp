@@ -56,21 +56,21 @@ void in_hook(script& does, hook where, F then) {
         case hook::close: does.on_close = first_time; break;
     }
 }
-const tcp::options small_marks{.high_mark = 60'000, .low_mark = 20'000, .send_buffer = 4096};
+const tcp::options small_marks{.high_mark = 60'000, .low_mark = 20'000, .kernel_send_buffer = 4096};
 
 // What the client does so that every hook is called: it asks, reads late, finishes.
 template <class Bed>
 class lively_client {
 public:
     lively_client(Bed& bed, const tcp::endpoint& where) : client_{bed.connect_narrow(where)} {
-        client_.pause_receiving();
+        client_.pause_receive();
         client_.send("?");
     }
     template <class Server>
     void go_on(const Server* server) {
         if (!reading_ && (server == nullptr || server->statistics().pauses != 0)) {
             reading_ = true;
-            client_.resume_receiving();
+            client_.resume_receive();
         }
         if (client_.received_size() >= 300'000 || client_.ended()) client_.shutdown_send();
     }
@@ -370,7 +370,7 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
             };
             for (int i = 0; i != 5; ++i) {
                 clients.push_back(on.bed.connect_narrow(at));
-                clients.back().pause_receiving();
+                clients.back().pause_receive();
             }
             REQUIRE(on.bed.until(server, [&] { return on.does.opens == 5; }));
             CHECK(on.does.closes.empty());
@@ -383,7 +383,7 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
         }
         CHECK(on.does.alive == 0);
         // What was cut short must not look complete.
-        for (auto& c : clients) c.resume_receiving();
+        for (auto& c : clients) c.resume_receive();
         if constexpr (Bed::simulated) on.bed.world.advance(1s);
         for (std::size_t i = 0; i != 5; ++i) {
             CHECK(clients[i].was_reset() == (queued != 0));
@@ -649,14 +649,15 @@ TEST_CASE_TEMPLATE("65 what is queued is sent while the server drains", Bed, CON
         peer.send(reply);
         peer.close();
     };
-    auto server = on.bed.make(scripted{on.does}, {.close_timeout = 100s, .send_buffer = 4096});
+    auto server =
+        on.bed.make(scripted{on.does}, {.close_timeout = 100s, .kernel_send_buffer = 4096});
     auto client = on.bed.connect_narrow(on.bed.listen(server));
-    client.pause_receiving();
+    client.pause_receive();
     client.send("?");
     REQUIRE(on.bed.until(server, [&] { return on.does.received == "?"; }));
     server.drain(100s);
     CHECK(server.poll());
-    client.resume_receiving();
+    client.resume_receive();
     CHECK(on.bed.until(server, [&] { return client.ended(); }));
     CHECK(conformance::difference(client.received(), reply) == "");
     client.shutdown_send();

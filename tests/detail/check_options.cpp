@@ -81,14 +81,14 @@ TEST_CASE("check_options: no kernel buffer has a negative size") {
     const std::string rest = " is negative; give 0 to let the kernel choose";
     constexpr int smallest = std::numeric_limits<int>::min();
     constexpr int largest = std::numeric_limits<int>::max();
-    CHECK(refusal({.send_buffer = -1}) == "options::send_buffer" + rest);
+    CHECK(refusal({.kernel_send_buffer = -1}) == "options::kernel_send_buffer" + rest);
     CHECK(refusal({.kernel_receive_buffer = -1}) == "options::kernel_receive_buffer" + rest);
-    CHECK(refusal({.send_buffer = smallest, .kernel_receive_buffer = 4096}) ==
-          "options::send_buffer" + rest);
-    CHECK(refusal({.send_buffer = 4096, .kernel_receive_buffer = smallest}) ==
+    CHECK(refusal({.kernel_send_buffer = smallest, .kernel_receive_buffer = 4096}) ==
+          "options::kernel_send_buffer" + rest);
+    CHECK(refusal({.kernel_send_buffer = 4096, .kernel_receive_buffer = smallest}) ==
           "options::kernel_receive_buffer" + rest);
-    CHECK(refusal({.send_buffer = 0, .kernel_receive_buffer = 0}) == "");
-    CHECK(refusal({.send_buffer = largest, .kernel_receive_buffer = largest}) == "");
+    CHECK(refusal({.kernel_send_buffer = 0, .kernel_receive_buffer = 0}) == "");
+    CHECK(refusal({.kernel_send_buffer = largest, .kernel_receive_buffer = largest}) == "");
 }
 
 TEST_CASE("check_options: what is unusual but works is taken") {
@@ -110,12 +110,22 @@ TEST_CASE("check_options: lengths of time and counts that make no sense") {
                                 " is not above 0; leave it out, or give duration::max(), for none");
         o.*set = -1s;
         CHECK(refusal(o) != "");
-        o.*set = 1ns;
-        CHECK(refusal(o) == "");
+        o.*set = 12 * 24h + 1ns;
+        CHECK(refusal(o) ==
+              std::string{"options::"} + name +
+                  " is above 12 days; leave it out, or give duration::max(), for none");
+        for (const tcp::duration length :
+             {tcp::duration{1ns}, tcp::duration{12 * 24h}, tcp::duration::max()}) {
+            o.*set = length;
+            CHECK(refusal(o) == "");
+        }
     }
     CHECK(refusal({.max_connections = 0}) ==
           "options::max_connections is 0, so nobody could be served; give at least 1");
     CHECK(refusal({.max_connections = 1}) == "");
     CHECK(refusal({.spin = -1ns}) == "options::spin is negative; give 0 for not at all");
     CHECK(refusal({.spin = 1ms}) == "");
+    CHECK(refusal({.keep_alive = -1ns}) ==
+          "options::keep_alive is negative; give 0 for not at all");
+    CHECK(refusal({.keep_alive = tcp::duration::max()}) == "");
 }

@@ -429,7 +429,7 @@ TEST_CASE("67: sockets are CLOEXEC and non-blocking") {
 TEST_CASE("accepted sockets inherit the options of the listener") {
     for (const bool no_delay : {true, false}) {
         const options how{
-            .no_delay = no_delay, .send_buffer = 20'000, .kernel_receive_buffer = 30'000};
+            .no_delay = no_delay, .kernel_send_buffer = 20'000, .kernel_receive_buffer = 30'000};
         const bound_socket server = listen_on("0", how);
         REQUIRE(!server.failure);
         const descriptor client = connect_to("127.0.0.1:0", server.bound.port());
@@ -437,9 +437,25 @@ TEST_CASE("accepted sockets inherit the options of the listener") {
         REQUIRE(accepted.socket);
         const int fd = accepted.socket.get();
         CHECK((option(fd, IPPROTO_TCP, TCP_NODELAY) != 0) == no_delay);
-        CHECK(option(fd, SOL_SOCKET, SO_SNDBUF) == 2 * how.send_buffer);  // see socket(7)
+        CHECK(option(fd, SOL_SOCKET, SO_SNDBUF) == 2 * how.kernel_send_buffer);  // see socket(7)
         CHECK(option(fd, SOL_SOCKET, SO_RCVBUF) == 2 * how.kernel_receive_buffer);
         CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == 0);
+        CHECK(option(fd, SOL_SOCKET, SO_KEEPALIVE) == 0);
+    }
+}
+
+TEST_CASE("options::keep_alive is in seconds, and accepted sockets have it") {
+    using namespace std::chrono_literals;
+    const std::pair<tcp::duration, int> all[] = {
+        {1ns, 1}, {1s, 1}, {1s + 1ns, 2}, {60s, 60}, {9h, 32'400}, {tcp::duration::max(), 32'767}};
+    for (const auto& [given, seconds] : all) {
+        const bound_socket server = listen_on("0", {.keep_alive = given});
+        REQUIRE(!server.failure);
+        const descriptor client = connect_to("127.0.0.1:0", server.bound.port());
+        const accepted_socket accepted = accept_from(server.socket.get());
+        REQUIRE(accepted.socket);
+        CHECK(option(accepted.socket.get(), SOL_SOCKET, SO_KEEPALIVE) == 1);
+        CHECK(option(accepted.socket.get(), IPPROTO_TCP, TCP_KEEPIDLE) == seconds);
     }
 }
 

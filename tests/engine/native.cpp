@@ -38,7 +38,6 @@ bool serves(server& one) {
 
 }  // namespace
 
-// First: what a process has found out once, it knows.
 TEST_CASE("io_uring that does not do what it is asked for is not used") {
     tests::in_child([](tests::findings& found) {
         // It is handed over, says that it was, and nothing happens.

@@ -71,11 +71,11 @@ TEST_CASE("62 no memory for what the system did not take: that connection ends" 
           doctest::skip(!allocations::counted)) {
     record seen;
     tcp::server<echo_without_memory, tcp::epoll_engine> server{echo_without_memory{&seen},
-                                                               {.send_buffer = 4096}};
+                                                               {.kernel_send_buffer = 4096}};
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     kernel_client greedy{where, 4096}, other{where};
-    greedy.pause_receiving();
+    greedy.pause_receive();
     REQUIRE(until(server, {&greedy, &other}, [&] { return server.statistics().open == 2; }));
     greedy.send(std::string(50'000, 'x'));
     for (int left = 2'000; left != 0 && greedy.acknowledged_size() != 50'000; --left)
@@ -87,7 +87,7 @@ TEST_CASE("62 no memory for what the system did not take: that connection ends" 
     seen.refuse = false;
     other.send("still there");
     CHECK(until(server, {&other}, [&] { return other.received() == "still there"; }));
-    greedy.resume_receiving();
+    greedy.resume_receive();
     CHECK(until(server, {&greedy}, [&] { return greedy.ended() || greedy.was_reset(); }));
     CHECK(greedy.was_reset());
 }

@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Errors of one connection that went away, or of one moment: accepting goes on at once. Every
 /// other error is taken for a lack of something (descriptors, memory) that a pause may cure.
@@ -24,4 +24,4 @@ constexpr bool passing_accept_error(int error) noexcept {
     }
 }
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -11,7 +11,7 @@
 #include <tcp/detail/platform.hpp>
 #include <tcp/endpoint.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Any thread. It is used by its virtual functions alone, and what implements them is a template:
 /// a program without the limit has nothing of it, and does not compile it either.
@@ -187,4 +187,4 @@ private:
     chained_table<holder> holders_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

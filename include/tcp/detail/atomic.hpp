@@ -3,7 +3,7 @@
 // nothing.
 #pragma once
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A value that threads and signal handlers share. Each function states its order of memory.
 template <class T>
@@ -39,4 +39,4 @@ private:
     T value_{};
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

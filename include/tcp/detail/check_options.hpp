@@ -8,7 +8,7 @@
 #include <tcp/error.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The same options. Throws std::system_error (error::bad_options).
 [[gnu::cold]] inline const options& checked(const options& o) {
@@ -29,19 +29,27 @@ namespace tcp::inline v0::detail {
         refuse("options::memory_limit is 0, so nothing could wait to be sent; leave it out");
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
-    const char* wrong = o.idle_timeout <= duration{}      ? "idle_timeout"
-                        : o.receive_timeout <= duration{} ? "receive_timeout"
-                        : o.send_timeout <= duration{}    ? "send_timeout"
-                        : o.lifetime <= duration{}        ? "lifetime"
-                                                          : nullptr;
-    if (wrong != nullptr)
-        refuse(sentence{"options::", wrong,
-                        " is not above 0; leave it out, or give duration::max(), for none"});
-    if (o.spin < duration{}) refuse("options::spin is negative; give 0 for not at all");
-    if (o.send_buffer < 0 || o.kernel_receive_buffer < 0)
-        refuse(sentence{"options::", o.send_buffer < 0 ? "send_buffer" : "kernel_receive_buffer",
-                        " is negative; give 0 to let the kernel choose"});
+    constexpr auto most = duration::milliseconds(12 * 24 * 3'600'000LL);  // clocks are of 32 bits
+    const struct {
+        const char* name;
+        duration length;
+    } deadlines[] = {{"idle_timeout", o.idle_timeout},
+                     {"receive_timeout", o.receive_timeout},
+                     {"send_timeout", o.send_timeout},
+                     {"lifetime", o.lifetime}};
+    for (const auto& one : deadlines)
+        if (one.length <= duration{} || (one.length > most && one.length != duration::max()))
+            refuse(sentence{"options::", one.name,
+                            one.length > most ? " is above 12 days" : " is not above 0",
+                            "; leave it out, or give duration::max(), for none"});
+    if (o.spin < duration{} || o.keep_alive < duration{})
+        refuse(sentence{"options::", o.spin < duration{} ? "spin" : "keep_alive",
+                        " is negative; give 0 for not at all"});
+    if (o.kernel_send_buffer < 0 || o.kernel_receive_buffer < 0)
+        refuse(sentence{
+            "options::", o.kernel_send_buffer < 0 ? "kernel_send_buffer" : "kernel_receive_buffer",
+            " is negative; give 0 to let the kernel choose"});
     return o;
 }
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

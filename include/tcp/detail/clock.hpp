@@ -7,7 +7,7 @@
 
 #include <tcp/duration.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// CLOCK_MONOTONIC, clock_gettime(2).
 [[gnu::noinline]] inline duration monotonic_now() noexcept {
@@ -24,4 +24,4 @@ namespace tcp::inline v0::detail {
     ::nanosleep(&t, nullptr);
 }
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

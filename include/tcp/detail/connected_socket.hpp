@@ -12,7 +12,7 @@
 #include <tcp/duration.hpp>
 #include <tcp/engine/concept.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Closing it will be a reset, and what it has still to send is dropped: socket(7), SO_LINGER.
 inline void reset_on_close(int socket) noexcept {
@@ -106,4 +106,4 @@ send_outcome send_pieces_by(F send_message, std::span<const bytes> pieces) {
                           pieces);
 }
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -6,7 +6,7 @@
 
 #include <tcp/detail/atomic.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// How many hold it: one, to begin with. Any thread.
 class holder_count {
@@ -56,4 +56,4 @@ private:
     T* held_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -5,7 +5,7 @@
 
 #include <tcp/detail/atomic.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// One writer: counting is a load and a store, not a locked instruction.
 class counter {
@@ -18,4 +18,4 @@ private:
     atomic<std::uint64_t> value_{0};
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

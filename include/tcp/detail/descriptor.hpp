@@ -3,7 +3,7 @@
 
 #include <tcp/detail/platform.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Owns one descriptor, or none, and closes it at the end (close(2)). Closing keeps errno, so that
 /// an early return that drops a socket can still say why.
@@ -44,4 +44,4 @@ private:
     int fd_ = -1;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

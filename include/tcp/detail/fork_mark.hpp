@@ -11,7 +11,7 @@
 
 #include <tcp/detail/platform.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A number that is 0 in every child of the process that opened it, where the system can do that:
 /// madvise(2), MADV_WIPEONFORK. To look at it costs what any number costs.
@@ -45,4 +45,4 @@ private:
     std::uint32_t* number_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

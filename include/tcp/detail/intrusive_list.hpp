@@ -1,7 +1,7 @@
 // A list whose links are part of its items: putting an item in and taking it out never allocates.
 #pragma once
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 struct list_node {
     list_node* previous = nullptr;
@@ -47,4 +47,4 @@ private:
     list_node* last_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

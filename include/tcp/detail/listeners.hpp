@@ -15,7 +15,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class listeners {
 public:
@@ -107,4 +107,4 @@ private:
     }
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class mutex {
 public:
@@ -28,4 +28,4 @@ private:
     pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

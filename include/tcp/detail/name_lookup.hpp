@@ -11,7 +11,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/error.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 // What getaddrinfo(3) returned, as an error code.
 inline std::error_code name_error(int result, int system) noexcept {
@@ -96,4 +96,4 @@ private:
     int port_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -7,7 +7,7 @@
 
 #include <tcp/bytes.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class receive_buffer {
 public:
@@ -30,4 +30,4 @@ private:
     std::byte* const data_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

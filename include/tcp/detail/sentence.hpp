@@ -9,7 +9,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Text of at most 511 bytes, which is more than a sentence about an endpoint needs. What does not
 /// fit is cut off.
@@ -84,4 +84,4 @@ private:
     throw failure{why, text};
 }
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <new>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Pointers to chunks. By hand: std::vector would cost 6 MB in every compilation of the echo
 /// program; and apart from the type of the items, so that it is compiled once.
@@ -73,4 +73,4 @@ private:
     chunk_list chunks_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

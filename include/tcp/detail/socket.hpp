@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <system_error>
@@ -13,7 +14,7 @@
 #include <tcp/error.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The endpoint that this system call tells; empty where it fails.
 [[gnu::noinline]] inline endpoint endpoint_of(int fd,
@@ -87,6 +88,20 @@ inline std::string_view name_of(const endpoint& where) noexcept {
     return ::bind(fd, where.data(), where.size()) == 0 ? 0 : errno;
 }
 
+/// What TCP alone knows of the options. False, and errno, where the system refuses it.
+[[gnu::cold]] inline bool set_tcp_options(int socket, const options& how) noexcept {
+    const auto set = [socket](int level, int name, int value) noexcept {
+        return ::setsockopt(socket, level, name, &value, sizeof value) == 0;
+    };
+    constexpr std::int64_t a_second = 1'000'000'000, most = 32'767;  // tcp(7)
+    const std::int64_t seconds =
+        how.keep_alive.nanoseconds() / a_second + (how.keep_alive.nanoseconds() % a_second != 0);
+    return (!how.no_delay || set(IPPROTO_TCP, TCP_NODELAY, 1)) &&
+           (seconds == 0 ||
+            (set(SOL_SOCKET, SO_KEEPALIVE, 1) &&
+             set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(seconds < most ? seconds : most))));
+}
+
 /// Opens a socket and binds it. Gives the socket, or none and an errno.
 [[gnu::cold]] inline descriptor open_bound(const endpoint& where, const options& how,
                                            bool ipv6_only, int& failure) {
@@ -104,8 +119,8 @@ inline std::string_view name_of(const endpoint& where) noexcept {
     const bool ready =
         socket && (!inet || set(SOL_SOCKET, SO_REUSEADDR, 1)) &&
         (!ipv6 || set(IPPROTO_IPV6, IPV6_V6ONLY, ipv6_only)) &&
-        (!inet || !how.no_delay || set(IPPROTO_TCP, TCP_NODELAY, 1)) &&
-        (how.send_buffer <= 0 || set(SOL_SOCKET, SO_SNDBUF, how.send_buffer)) &&
+        (!inet || set_tcp_options(socket.get(), how)) &&
+        (how.kernel_send_buffer <= 0 || set(SOL_SOCKET, SO_SNDBUF, how.kernel_send_buffer)) &&
         (how.kernel_receive_buffer <= 0 || set(SOL_SOCKET, SO_RCVBUF, how.kernel_receive_buffer));
     failure = ready ? bind_file(socket.get(), where) : errno;
     if (failure != 0) socket.reset();
@@ -170,8 +185,7 @@ inline std::string_view name_of(const endpoint& where) noexcept {
         failure = make_error_code(error::not_a_listener);
         return false;
     }
-    const int one = 1;
-    if (inet && how.no_delay) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (inet) set_tcp_options(fd, how);
     if (::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
         ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0)
         return true;
@@ -275,4 +289,4 @@ private:
     pid_t maker_ = 0;  // 0: there is no file, or it is not ours to remove
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -11,7 +11,7 @@
 #include <tcp/detail/platform.hpp>
 #include <tcp/detail/sentence.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A descriptor of the system's, or std::system_error with what to do.
 [[gnu::cold]] inline int checked_descriptor(int fd, const char* call) {
@@ -43,4 +43,4 @@ private:
     descriptor fd_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

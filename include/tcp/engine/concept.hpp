@@ -42,7 +42,7 @@
 #include <tcp/duration.hpp>
 #include <tcp/endpoint.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// The name of a connection in its loop. A slot is used again; its generation is then another.
 struct connection_id {
@@ -173,4 +173,4 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
     noexcept;
 };
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

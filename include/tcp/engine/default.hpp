@@ -7,9 +7,9 @@
 #    error "tcp-server runs on Linux; elsewhere it needs an engine: see tcp/engine/concept.hpp."
 #endif
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// What every Linux has. tcp::native_engine (engine/native.hpp) also tries io_uring.
 using default_engine = epoll_engine;
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

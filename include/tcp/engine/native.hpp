@@ -22,7 +22,7 @@
 #include <tcp/engine/io_uring/self_test.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Models tcp::engine: io_uring where a self-test finds that it does what is needed, epoll
 /// elsewhere. server::engine() says which, and why.
@@ -150,4 +150,4 @@ private:
 
 static_assert(engine<native_engine>);
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

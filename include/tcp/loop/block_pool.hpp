@@ -9,7 +9,7 @@
 
 #include <tcp/detail/atomic.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class block_pool {
 public:
@@ -83,4 +83,4 @@ private:
     std::size_t kept_[sizes] = {};
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -13,7 +13,7 @@
 #include <tcp/loop/connection_hooks.hpp>
 #include <tcp/loop/timer_wheel.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The half of a loop that deals with connections: every event ends in settle(), which carries out
 /// what is wanted. One thread only.
@@ -178,6 +178,13 @@ protected:
         touched_ones.remove(end_of_turn_);
     }
 
+    /// The last of all: nothing is left to an engine that cannot go on, or was not asked since an
+    /// exception came between.
+    [[gnu::cold]] void abandon_all() noexcept {
+        close_all(closed_by::server_stopping);
+        table_.for_each([this](slot_type& s) { release(s); });
+    }
+
     /// Ends every connection now, for this reason unless it had one.
     [[gnu::cold]] void close_all(closed_by by) {
         table_.for_each([this, by](slot_type& s) {
@@ -244,10 +251,10 @@ private:
             return settle_alone(s);
         const next_deadline first = first_deadline(s, engine_.now());
         if (first.left > 0 || still_moves(s, first.which)) return settle_alone(s);
-        if (first.which == deadline::close) {
+        if ((s.flags_ & connection::close_timed) != 0) {  // of close(), or the lifetime
             // With all sent and FIN behind it, only the peer's own end is missing: that is no
             // failure.
-            if (!s.queue_.empty()) pass(s, deadline::close, connection::reset_now);
+            if (!s.queue_.empty()) pass(s, first.which, connection::reset_now);
             if (s.reason_ == closed_by::deadline) counters_.timeouts.add(1);
             return finish(s);
         }
@@ -274,7 +281,7 @@ private:
     bool still_moves(slot_type& s, deadline which) {
         const duration now = engine_.now();
         if (s.queue_.empty() || (s.flags_ & connection::send_failed) != 0 ||
-            !deadlines_.ask_the_peer(s.clock_, which, now))
+            !deadlines::ask_the_peer(which))
             return false;
         const duration ago = engine_.since_taken(id_of(s));
         if (ago >= now) return false;
@@ -290,4 +297,4 @@ private:
     tagged_node<touched> end_of_turn_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

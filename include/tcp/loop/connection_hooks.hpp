@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -18,7 +19,7 @@
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The middle of a loop: between the events of the engine and what is done with its operations. One
 /// thread only.
@@ -54,7 +55,6 @@ protected:
     using base::paused;
     using base::pool;
     using base::receive_limit;
-    using base::threw;
     using base::timers;
     using base::touched_ones;
 
@@ -192,6 +192,15 @@ protected:
         }
     }
 
+    /// In a handler of exceptions: what left a hook ends its connection.
+    [[gnu::cold, gnu::noinline]] void threw(connection& c) noexcept {
+        tell_of_thrown(c);
+        c.end(closed_by::handler_threw, connection::reset_now);
+    }
+    [[gnu::cold]] void tell_of_thrown(const connection& c) noexcept {
+        if (team_.observer != nullptr) team_.observer->threw(c, std::current_exception());
+    }
+
     // ---- carrying out ----
 
     [[gnu::noinline]] void settle_alone(slot_type& s) {
@@ -201,7 +210,8 @@ protected:
     }
 
     /// Does what is wanted of a connection until nothing is left to do now. Hooks may want more,
-    /// again and again: after some rounds the others have their turn.
+    /// again and again: after some rounds the others have their turn, and the engine hears what
+    /// holds until then.
     [[gnu::noinline]] void settle(slot_type& s) {
         for (int round = 0; round != most_rounds; ++round) {
             if ((s.flags_ & connection::finished) != 0) return;
@@ -210,6 +220,7 @@ protected:
             if ((s.flags_ & connection::abort_wanted) != 0 || both_sides_done(s)) return finish(s);
             if (!hook_was_called(s, passed)) return arm(s);
         }
+        arm(s);
         current = nullptr;
         s.touch();
     }
@@ -220,12 +231,12 @@ protected:
     }
 
     /// Whether a hook has filled the queue, and is to hear of it when there is room: also when the
-    /// system takes all of it at once.
+    /// system takes all of it at once. A coroutine has said so itself.
     bool passed_high_mark(const slot_type& s) const noexcept {
         if constexpr (told_of_marks)
             return s.above_high_mark();
         else
-            return false;
+            return (s.flags_ & connection::awaits_room) != 0;
     }
 
     /// Stops reading at the high mark, goes on at the low one.
@@ -302,7 +313,8 @@ protected:
         if constexpr (has_on_close<Handler>) {
             try {
                 s.handler.on_close(s, std::as_const(why));
-            } catch (...) {  // the connection is over: there is nothing left to end
+            } catch (...) {
+                tell_of_thrown(s);  // and there is nothing left to end
             }
         }
         leave();
@@ -362,4 +374,4 @@ private:
     };
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

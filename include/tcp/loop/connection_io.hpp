@@ -18,7 +18,7 @@
 #include <tcp/loop/timer_wheel.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The lower half of a loop. One thread only.
 template <class Engine>
@@ -140,10 +140,6 @@ protected:
             error == ECONNRESET || error == EPIPE ? closed_by::peer_reset : closed_by::system_error;
     }
 
-    [[gnu::cold]] void threw(connection& c) noexcept {
-        c.end(closed_by::handler_threw, connection::reset_now);
-    }
-
     // ---- carrying out ----
 
     /// Sends FIN when it is time. True when there is nothing left to send or to receive.
@@ -165,7 +161,8 @@ protected:
 
     /// Tells the engine and the timers what to wait for.
     void arm(connection& c) {
-        const bool pause = (c.flags_ & paused) != 0 && (c.flags_ & ending) == 0;
+        constexpr std::uint32_t holds = paused | connection::show_kept;  // the rest is shown first
+        const bool pause = (c.flags_ & holds) != 0 && (c.flags_ & ending) == 0;
         if (pause != ((c.flags_ & connection::engine_paused) != 0) &&
             (c.flags_ & connection::peer_done) == 0) {
             c.flags_ ^= connection::engine_paused;
@@ -249,4 +246,4 @@ private:
     static constexpr std::size_t most_pieces = 64;  // of one system call
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

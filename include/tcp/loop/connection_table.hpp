@@ -8,7 +8,7 @@
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/engine/concept.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Where a connection and its handler live. It stays where it is, so a hook may keep a reference
 /// until on_close.
@@ -81,4 +81,4 @@ private:
     intrusive_list<touched> free_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

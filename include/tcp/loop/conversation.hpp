@@ -30,7 +30,7 @@
 #include <tcp/loop/block_pool.hpp>
 #include <tcp/received.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class conversation;
 
@@ -361,4 +361,4 @@ private:
     unsigned short refusals_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

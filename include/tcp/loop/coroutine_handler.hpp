@@ -10,7 +10,7 @@
 #include <tcp/connection.hpp>
 #include <tcp/loop/conversation.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Holds the callable as long as its coroutine lives, since what a lambda captured lies in the
 /// lambda, not in the coroutine's frame. A copy has the callable, and a coroutine of its own.
@@ -39,4 +39,4 @@ private:
     conversation talk_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -10,7 +10,7 @@
 #include <tcp/loop/timer_wheel.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// When things last happened to a connection: the low bits of ticks, and so good for 24 days.
 struct connection_clock {
@@ -64,11 +64,11 @@ public:
             const std::int64_t still = left(length, since, now);
             if (still < result.left) result = {which, still};
         };
+        consider(deadline::lifetime, lifetime_, clock.begun);
         if (doing.closing) {
             consider(deadline::close, close_, clock.sent);
             return result;
         }
-        consider(deadline::lifetime, lifetime_, clock.begun);
         consider(deadline::idle, idle_, clock.active);
         if (doing.sending) consider(deadline::send, send_, clock.sent);
         if (doing.receiving) consider(deadline::receive, receive_, clock.received);
@@ -117,11 +117,9 @@ public:
     }
 
     /// Whether it is put off by a peer that takes what is sent, though so slowly that the system
-    /// has no room for more. Behind close(), not beyond the lifetime.
-    bool ask_the_peer(const connection_clock& clock, deadline which, duration now) const noexcept {
-        if (which == deadline::close)
-            return lifetime_ == never || left(lifetime_, clock.begun, now) > 0;
-        return which == deadline::idle || which == deadline::send;
+    /// has no room for more.
+    static bool ask_the_peer(deadline which) noexcept {
+        return which == deadline::close || which == deadline::idle || which == deadline::send;
     }
 
 private:
@@ -146,4 +144,4 @@ private:
     std::uint64_t rate_;  // bytes a second
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -17,7 +17,7 @@
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A loop. It belongs to one thread at a time; stop(), drain() and counters() are for any.
 template <class Handler, class Engine>
@@ -37,6 +37,7 @@ public:
         : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
     [[gnu::cold]] ~event_loop() {
         shut();
+        this->abandon_all();
         if (mail == nullptr) return;
         mail->close(*this);  // once more, where an exception has left shut()
         mail->let_go();
@@ -285,6 +286,7 @@ private:
     /// takes those, too, before it closes its listeners.
     [[gnu::cold, gnu::noinline]] void begin_to_drain() {
         obey_hold();
+        if (accept_again_ != never) arm_listeners();
         for (int left = most_last_accepts; left != 0; --left) {
             const std::uint64_t before = arrivals_;
             for (listener_id i = 0; i != listeners_ && accepting_ == accepts::many; ++i)
@@ -357,4 +359,4 @@ private:
     atomic<std::int64_t> drain_wanted_{nothing};
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

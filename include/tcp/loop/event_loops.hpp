@@ -12,7 +12,7 @@
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// The other loops, without their types, so that a program without options has none of them in it.
 /// Each function does what the one of event_loops does, for these.
@@ -105,4 +105,4 @@ private:
     other_loops* const others_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

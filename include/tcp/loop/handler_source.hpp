@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Owns a prototype or a factory. Making a handler is one indirect call for each accepted
 /// connection.
@@ -40,4 +40,4 @@ private:
     void (*destroy_)(void*);
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

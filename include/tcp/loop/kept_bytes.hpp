@@ -9,7 +9,7 @@
 #include <tcp/bytes.hpp>
 #include <tcp/loop/block_pool.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class kept_bytes {
 public:
@@ -78,4 +78,4 @@ private:
     header* header_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

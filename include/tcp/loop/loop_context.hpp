@@ -10,7 +10,7 @@
 #include <tcp/loop/block_pool.hpp>
 #include <tcp/loop/timer_wheel.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 class connection;
 
@@ -88,4 +88,4 @@ private:
 };
 
 }  // namespace detail
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -7,7 +7,7 @@
 #include <tcp/detail/counter.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 struct loop_counters {
     counter accepted;
@@ -42,4 +42,4 @@ struct loop_counters {
     }
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -8,7 +8,7 @@
 #include <tcp/detail/atomic.hpp>
 #include <tcp/detail/clock.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 template <class Loop>
 class loop_owner {
@@ -83,4 +83,4 @@ private:
     shared* shared_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

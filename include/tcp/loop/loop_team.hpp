@@ -12,7 +12,7 @@
 #include <tcp/options.hpp>
 #include <tcp/statistics.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A loop as the others see it.
 struct team_member {
@@ -124,4 +124,4 @@ private:
     team_member* first_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -23,7 +23,7 @@
 #include <tcp/loop/mailbox.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 template <class Handler, class Engine>
 class loop_threads final : public other_loops {
@@ -214,4 +214,4 @@ private:
     worker* workers_ = nullptr;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -15,7 +15,7 @@
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/loop/loop_context.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// Something for a loop to do.
 struct message {
@@ -64,7 +64,10 @@ public:
         const std::size_t before = count_.load_relaxed();
         count_.store_release(before + 1);
         // Behind the count, which is what the loop looks at when it wakes up, and before it sleeps.
-        if (before == 0 && !loop_->runs_here()) loop_->wake();
+        // A hook's loop looks there anyhow; what else runs on its thread may run while it waits, as
+        // the scripts of a simulation do.
+        const bool in_hook = loop_->runs_here() && loop_->current != nullptr;
+        if (before == 0 && !in_hook) loop_->wake();
         return true;
     }
 
@@ -156,4 +159,4 @@ private:
     holder_count holders_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

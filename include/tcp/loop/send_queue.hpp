@@ -21,7 +21,7 @@
 #include <tcp/bytes.hpp>
 #include <tcp/loop/block_pool.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 class send_queue {
 public:
@@ -223,4 +223,4 @@ private:
     std::size_t size_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

@@ -20,7 +20,7 @@
 #include <tcp/detail/intrusive_list.hpp>
 #include <tcp/duration.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// A point in time: milliseconds of the loop's clock.
 using tick = std::int64_t;
@@ -185,4 +185,4 @@ private:
     tick now_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

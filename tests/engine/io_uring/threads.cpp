@@ -86,7 +86,7 @@ TEST_CASE("a server goes on on another thread") {
 
 TEST_CASE("what waits for room is sent on another thread") {
     int closes = 0;
-    server_of<counted_echo> server{counted_echo{&closes}, {.send_buffer = 4096}};
+    server_of<counted_echo> server{counted_echo{&closes}, {.kernel_send_buffer = 4096}};
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     const blocking_client client{where};

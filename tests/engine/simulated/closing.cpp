@@ -53,13 +53,13 @@ TEST_CASE(
     rig r{{.client_window = 10}};
     r.listen();
     auto client = r.open();
-    client.pause_receiving();
+    client.pause_receive();
     r.send(first, "a reply that does not fit the window");
     r.run();
     CHECK(r.engine.close(first, close_mode::graceful));
     client.send("one more request");
     r.run();
-    client.resume_receiving();
+    client.resume_receive();
     r.run();
     CHECK(client.was_reset());
     CHECK(client.received() == "a reply th");
@@ -152,7 +152,7 @@ TEST_CASE("a client closes with unread input: it resets") {
     rig r;
     r.listen();
     auto client = r.open();
-    client.pause_receiving();
+    client.pause_receive();
     r.send(first, "unread");
     r.run();
     client.close();

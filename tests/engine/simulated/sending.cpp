@@ -30,7 +30,7 @@ TEST_CASE("a client that does not read blocks the server; one writable event whe
     rig r{{.client_window = 600, .send_capacity = 900}};
     r.listen();
     auto client = r.open();
-    client.pause_receiving();
+    client.pause_receive();
     const std::string much(5000, 'm');
     auto outcome = r.send(first, much);
     CHECK(outcome.is == state::blocked);
@@ -52,7 +52,7 @@ TEST_CASE("a client that does not read blocks the server; one writable event whe
         CHECK(r.run() == events{"writable 0"});
     }
     SUBCASE("at once") {
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(r.run() == events{"writable 0"});
         CHECK(client.received_size() == 1500);
     }
@@ -65,8 +65,8 @@ TEST_CASE("a client that does not read blocks the server; one writable event whe
     r.engine.close(first, tcp::close_mode::reset);
 }
 
-TEST_CASE("options::send_buffer is the capacity") {
-    rig r{{}, {.send_buffer = 100}};
+TEST_CASE("options::kernel_send_buffer is the capacity") {
+    rig r{{}, {.kernel_send_buffer = 100}};
     r.listen();
     r.open();
     CHECK(r.send(first, std::string(500, 'x')).taken == 100);
@@ -109,7 +109,7 @@ TEST_CASE("a spurious writable event comes though nothing can be sent") {
     rig r{{.client_window = 1, .send_capacity = 1, .spurious_writable_per_mille = 1000}};
     r.listen();
     auto client = r.open();
-    client.pause_receiving();
+    client.pause_receive();
     CHECK(r.send(first, "ab").taken == 1);
     CHECK(r.run() == events{"writable 0"});
     CHECK(r.send(first, "b").taken == 1);
@@ -138,14 +138,14 @@ TEST_CASE("a send in flight ends in one sent event") {
     }
     SUBCASE("when there is room again") {
         r.world.set_faults({.client_window = 5, .send_capacity = 5, .in_flight_per_mille = 1000});
-        client.pause_receiving();
+        client.pause_receive();
         r.send(first, text);
         CHECK(r.run() == events{"sent 0 5 0"});
         r.send(first, text);
         CHECK(r.run() == events{"sent 0 5 0"});
         r.send(first, text);
         CHECK(r.run().empty());
-        client.resume_receiving();
+        client.resume_receive();
         CHECK(r.run() == events{"sent 0 5 0"});
     }
     r.engine.close(first, tcp::close_mode::graceful);
@@ -155,7 +155,7 @@ TEST_CASE("a reset ends a send in flight, and the send reports it") {
     rig r{{.client_window = 1, .send_capacity = 1, .in_flight_per_mille = 1000}};
     r.listen();
     auto client = r.open();
-    client.pause_receiving();
+    client.pause_receive();
     const std::string text = "abc";
     for (int i = 0; i != 2; ++i) {
         r.send(first, text);

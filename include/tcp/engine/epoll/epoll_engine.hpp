@@ -32,7 +32,7 @@
 #include <tcp/engine/epoll/epoll_set.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Models tcp::engine. It never finishes a send or a close later: both end in their return value.
 class epoll_engine : public detail::listeners {
@@ -380,4 +380,4 @@ private:
 
 static_assert(engine<epoll_engine>);
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

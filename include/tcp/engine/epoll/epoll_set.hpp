@@ -16,7 +16,7 @@
 #include <tcp/detail/wakeup.hpp>
 #include <tcp/duration.hpp>
 
-namespace tcp::inline v0::detail {
+namespace tcp::inline v0_1::detail {
 
 /// epoll(7). A key comes back with each event of its descriptor.
 class epoll_set {
@@ -74,4 +74,4 @@ private:
     fork_mark mark_;
 };
 
-}  // namespace tcp::inline v0::detail
+}  // namespace tcp::inline v0_1::detail

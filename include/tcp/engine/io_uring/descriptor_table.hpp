@@ -11,7 +11,7 @@
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 #include <tcp/engine/io_uring/ring.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 class descriptor_table {
 public:
@@ -55,4 +55,4 @@ private:
     std::uint32_t size_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

@@ -19,7 +19,7 @@
 #include <tcp/engine/io_uring/requests.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 class direct_requests : protected requests {
 protected:
@@ -170,4 +170,4 @@ private:
     std::uint32_t calls_ = 0;
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

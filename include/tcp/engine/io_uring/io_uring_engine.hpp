@@ -45,7 +45,7 @@
 #include <tcp/engine/io_uring/state.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// Models tcp::engine. Needs Linux 6.1 or later, and that nobody forbids io_uring.
 class io_uring_engine : public detail::listeners, private detail::io_uring::direct_requests {
@@ -447,4 +447,4 @@ private:
 
 static_assert(engine<io_uring_engine>);
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 /// The numbers of the system calls, the same on every architecture but alpha and MIPS.
 inline constexpr long setup_call = 425;
@@ -176,4 +176,4 @@ struct provided_buffer {
 };
 static_assert(sizeof(provided_buffer) == 16);
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

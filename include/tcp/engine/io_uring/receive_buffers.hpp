@@ -17,7 +17,7 @@
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 #include <tcp/engine/io_uring/ring.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 class receive_buffers {
 public:
@@ -95,4 +95,4 @@ private:
     std::uint32_t size_ = most_size;
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

@@ -24,7 +24,7 @@
 #include <tcp/engine/io_uring/ring.hpp>
 #include <tcp/engine/io_uring/state.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 /// The lower half of the io_uring engine: a ring, and the states of all connections. Closing a ring
 /// interrupts, once, a system call of each thread that has made or used it (EINTR).
@@ -307,4 +307,4 @@ private:
     }
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

@@ -15,7 +15,7 @@
 #include <tcp/duration.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 /// Memory from mmap(2), given back at the end.
 class mapping {
@@ -304,4 +304,4 @@ private:
     bool lets_go_at_once_ = false;
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

@@ -18,7 +18,7 @@
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 /// A connection of a pair of unix-domain sockets receives, sends back, and sees the end that came
 /// with the data: one that the kernel receives from already (kernels have lost that end:
@@ -28,30 +28,31 @@ namespace tcp::inline v0::detail::io_uring {
 class self_test {
 public:
     /// Nothing where it works; otherwise the error of what was refused, or std::errc::not_supported
-    /// for a wrong result. Done once for each process, in some hundred microseconds; again where
-    /// descriptors or memory were missing. Any thread.
+    /// for a wrong result. Done once for each process, in some hundred microseconds; again in a
+    /// child of fork(2), which may be permitted less, and where descriptors or memory were missing.
+    /// Any thread.
     [[gnu::cold]] static std::error_code result() noexcept {
-        static atomic<int> known{unknown};
+        static atomic<std::uint64_t> known{0};
         return known_or_found(known, &self_test::main<false>);
     }
     /// The same with options::direct_descriptors.
     [[gnu::cold]] static std::error_code result_of_direct() noexcept {
-        static atomic<int> known{unknown};
+        static atomic<std::uint64_t> known{0};
         return known_or_found(known, &self_test::main<true>);
     }
 
 private:
-    static constexpr int unknown = -1;
-
-    [[gnu::cold]] static std::error_code known_or_found(atomic<int>& known,
+    // Known is an errno, and behind it the process that found it.
+    [[gnu::cold]] static std::error_code known_or_found(atomic<std::uint64_t>& known,
                                                         void* (*main)(void*)) noexcept {
-        int error = known.load_acquire();
-        if (error == unknown) {
-            error = on_own_thread(main);
-            const bool passing =
-                error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
-            if (!passing) known.store_release(error);
-        }
+        const std::uint64_t found = known.load_acquire();
+        const auto process = static_cast<std::uint64_t>(::getpid()) << 32;
+        if (found >> 32 << 32 == process)
+            return {static_cast<int>(found & 0xffff'ffff), std::system_category()};
+        const int error = on_own_thread(main);
+        const bool passing =
+            error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
+        if (!passing) known.store_release(process | static_cast<std::uint32_t>(error));
         return {error, std::system_category()};
     }
 
@@ -148,4 +149,4 @@ private:
     seen events_{engine_};
 };
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

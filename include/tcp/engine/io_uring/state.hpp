@@ -6,7 +6,7 @@
 
 #include <tcp/engine/concept.hpp>
 
-namespace tcp::inline v0::detail::io_uring {
+namespace tcp::inline v0_1::detail::io_uring {
 
 /// What a request is about: the lowest byte of its user_data.
 enum class op : std::uint8_t {
@@ -95,4 +95,4 @@ constexpr connection_id id_of(std::uint64_t key) noexcept {
 }
 constexpr op op_of(std::uint64_t key) noexcept { return static_cast<op>(key & 0xff); }
 
-}  // namespace tcp::inline v0::detail::io_uring
+}  // namespace tcp::inline v0_1::detail::io_uring

@@ -8,7 +8,7 @@
 #include <tcp/detail/platform.hpp>
 #include <tcp/endpoint.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// The server's machine is 10.0.0.1 and fd00::1. The clients' are 10.0.0.2 and fd00::2; when their
 /// ports are used up, the next address is.
@@ -59,4 +59,4 @@ private:
     endpoint ipv6_;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

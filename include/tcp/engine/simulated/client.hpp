@@ -13,7 +13,7 @@
 #include <tcp/endpoint.hpp>
 #include <tcp/engine/simulated/network.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// One client connection, made by simulation::connect(). It is a name: copies are the same client,
 /// and a client that no name is left of goes on. It is valid as long as its world. What it is told
@@ -36,7 +36,7 @@ public:
     void shutdown_send() { world_->client_finish(*link_); }
 
     /// Closes as close(2) does: FIN behind what was sent; what the server sends from now on is
-    /// answered with a reset. With input that was not received (after pause_receiving()), or before
+    /// answered with a reset. With input that was not received (after pause_receive()), or before
     /// it is connected, it is reset().
     void close() { world_->client_close(*link_); }
 
@@ -49,10 +49,10 @@ public:
     void vanish() { link_->client.vanished = true; }
 
     /// Reads no more: what arrives fills the window, and then the server's buffer.
-    void pause_receiving() { link_->client.paused = true; }
+    void pause_receive() { link_->client.paused = true; }
 
     /// Reads again, and at once what has arrived meanwhile.
-    void resume_receiving() {
+    void resume_receive() {
         link_->client.paused = false;
         receive();
     }
@@ -117,4 +117,4 @@ private:
     link* link_;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -7,7 +7,7 @@
 #include <tcp/duration.hpp>
 #include <tcp/engine/simulated/random.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// The weather of a simulated world. The default is a benign network: ordered, lossless, no
 /// surprises. Sizes are bytes; what is named per_mille is how often in a thousand occasions.
@@ -95,4 +95,4 @@ struct faults {
     }
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -16,7 +16,7 @@
 
 #include <tcp/bytes.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// A number that changes when the bytes change: multiply and mix, eight at a time. For sums within
 /// one process.
@@ -104,4 +104,4 @@ private:
     std::deque<const std::byte*> returned_;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -14,7 +14,7 @@
 #include <tcp/engine/simulated/pipe.hpp>
 #include <tcp/engine/simulated/schedule.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 struct link;
 struct lent_block;
@@ -106,4 +106,4 @@ struct link {
     server_side server;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

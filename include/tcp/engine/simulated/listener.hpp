@@ -11,7 +11,7 @@
 #include <tcp/engine/concept.hpp>
 #include <tcp/engine/simulated/link.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// A bound socket of an engine, and the clients that wait to be accepted.
 struct listener {
@@ -102,4 +102,4 @@ private:
     int next_port_ = 0;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// How a world answers a violation of the rules of engine/concept.hpp. Recorded it is in each case.
 enum class reaction : unsigned char {
@@ -45,4 +45,4 @@ private:
     reaction reaction_ = reaction::throws;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

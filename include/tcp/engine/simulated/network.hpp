@@ -35,7 +35,7 @@
 #include <tcp/engine/simulated/random.hpp>
 #include <tcp/engine/simulated/schedule.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 class network {
 public:
@@ -439,4 +439,4 @@ private:
     std::vector<std::size_t> free_scripts_;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -7,7 +7,7 @@
 
 #include <tcp/bytes.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// The bytes between a sender and its receiver. The marks count bytes since the beginning and stand
 /// in this order:
@@ -96,4 +96,4 @@ private:
     std::uint64_t written_ = 0;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// xoshiro256** by David Blackman and Sebastiano Vigna, its state filled by splitmix64 from one
 /// number (https://prng.di.unimi.it). Not for secrets.
@@ -68,4 +68,4 @@ private:
     std::uint64_t state_[4]{};
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

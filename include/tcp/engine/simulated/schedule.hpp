@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 struct link;
 
@@ -86,4 +86,4 @@ private:
     std::uint64_t planned_ = 0;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated

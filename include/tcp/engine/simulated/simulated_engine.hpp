@@ -23,7 +23,7 @@
 #include <tcp/engine/simulated/sockets.hpp>
 #include <tcp/options.hpp>
 
-namespace tcp::inline v0 {
+namespace tcp::inline v0_1 {
 
 /// The engine of tests: `tcp::server<my_handler, tcp::simulated_engine> server{{}, {}, world};`,
 /// where world is a tcp::simulation that outlives it.
@@ -33,7 +33,7 @@ public:
     static constexpr bool puts_off = false;
 
     simulated_engine(const options& set, simulated::network& net)
-        : sockets{net, set.send_buffer, set.kernel_receive_buffer},
+        : sockets{net, set.kernel_send_buffer, set.kernel_receive_buffer},
           receive_size_{std::max<std::size_t>(set.receive_buffer, 1)},
           ipv6_only_{set.ipv6_only} {}
 
@@ -370,4 +370,4 @@ private:
 
 static_assert(engine<simulated_engine>);
 
-}  // namespace tcp::inline v0
+}  // namespace tcp::inline v0_1

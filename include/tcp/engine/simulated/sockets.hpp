@@ -17,7 +17,7 @@
 #include <tcp/engine/simulated/link.hpp>
 #include <tcp/engine/simulated/network.hpp>
 
-namespace tcp::inline v0::simulated {
+namespace tcp::inline v0_1::simulated {
 
 /// The part of simulated_engine that needs no sink.
 class sockets : public host {
@@ -387,4 +387,4 @@ private:
     std::vector<std::size_t> free_numbers_;
 };
 
-}  // namespace tcp::inline v0::simulated
+}  // namespace tcp::inline v0_1::simulated
