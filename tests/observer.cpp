@@ -27,7 +27,7 @@ struct notes final : tcp::observer {
     void closed(const tcp::connection&, const tcp::close_reason& why) noexcept override {
         said.push_back("closed: " + std::string{to_text(why)});
     }
-    void threw(const tcp::connection&, std::exception_ptr what) noexcept override {
+    void threw(const tcp::connection&, const std::exception_ptr& what) noexcept override {
         try {
             std::rethrow_exception(what);
         } catch (const std::exception& thrown) {

@@ -27,7 +27,7 @@ public:
     virtual void closed(const connection&, const close_reason&) noexcept {}
 
     /// What left a hook. Its connection is reset, unless that was on_close; the others go on.
-    virtual void threw(const connection&, std::exception_ptr) noexcept {}
+    virtual void threw(const connection&, const std::exception_ptr&) noexcept {}
 
     /// A peer that got no handler.
     virtual void refused(const endpoint& /*peer*/, refused_by) noexcept {}
