@@ -130,6 +130,20 @@ TEST_CASE("duration: what is too long is the longest") {
           largest / 1'000'000 * 1'000'000);
 }
 
+TEST_CASE("duration: whole nanoseconds of odd units stay whole") {
+    using tcp::duration;
+    for (std::int64_t n = 1; n != 3'000; ++n) {
+        CHECK(duration{std::chrono::duration<std::int64_t, std::pico>{1'000 * n}} ==
+              duration::nanoseconds(n));
+        CHECK(duration{std::chrono::duration<std::int64_t, std::ratio<1, 90'000>>{90 * n}} ==
+              duration::milliseconds(n));
+    }
+    CHECK(duration{std::chrono::duration<std::int64_t, std::ratio<1001, 24'000>>{51}} ==
+          duration::nanoseconds(2'127'125'000));
+    CHECK(duration{std::chrono::duration<std::int64_t, std::pico>{7'999}} ==
+          duration::nanoseconds(7));
+}
+
 TEST_CASE("duration: back to chrono") {
     using tcp::duration;
     CHECK(duration{1'999'999ns}.to<std::chrono::milliseconds>() == 1ms);

@@ -185,6 +185,7 @@ TEST_CASE("10 listen_fds: the descriptors that the environment speaks of") {
         found.check(listen_fds(me, "2") == std::vector<int>{3, 4}, "two");
         found.check((::fcntl(3, F_GETFD) & FD_CLOEXEC) != 0, "CLOEXEC");
         found.check(listen_fds(me, "3") == std::vector<int>{3, 4}, "more than there are");
+        found.check(listen_fds(me, "9223372036854775807") == std::vector<int>{3, 4}, "all numbers");
         found.check(listen_fds(me, "0").empty(), "0");
         found.check(listen_fds(me, "x").empty(), "no number");
         found.check(listen_fds(me, "2x").empty(), "a number and more");

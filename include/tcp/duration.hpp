@@ -99,7 +99,7 @@ private:
         } else {
             constexpr long double bound = 9223372036854775807.0L;
             const long double exact =
-                static_cast<long double>(length.count()) * (D::period::num * 1e9L / D::period::den);
+                static_cast<long double>(length.count()) * 1e9L * D::period::num / D::period::den;
             if (exact >= bound) return limits::max();
             if (exact <= -bound) return limits::min();
             return exact == exact ? static_cast<std::int64_t>(exact) : 0;  // 0: not a number

@@ -89,8 +89,9 @@ public:
     /// for a bare port, "" for none. A NUL in an abstract name is shown as '@', as ss(8) does.
     std::string address() const;
 
-    /// The text that parse() takes: "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@abstract",
-    /// "*:80" for a bare port, "" for none.
+    /// The text that parse() takes, of everything that can be named: "127.0.0.1:80", "[::1]:80",
+    /// "unix:/path", "unix:@abstract", "*:80" for a bare port, "" for none; "unix:" for a
+    /// unix-domain client without a name, which is for reading only.
     std::string to_string() const;
 
     /// The socket address for system calls: data() points into this endpoint and lives as long as

@@ -32,7 +32,7 @@ inline std::vector<int> listen_fds() {
     std::vector<int> all;
     if (number("LISTEN_PID") != ::getpid()) return all;
     const long count = number("LISTEN_FDS");
-    for (int socket = first; socket < first + count; ++socket) {
+    for (int socket = first; socket - first < count; ++socket) {
         if (::fcntl(socket, F_SETFD, FD_CLOEXEC) != 0) break;  // fewer than was said
         all.push_back(socket);
     }

@@ -104,8 +104,8 @@ public:
     /// choose one. Never shares a port that another program listens on. Of unix:/path: the file of
     /// a socket on which nobody listens any more is replaced, for which the folder is locked for a
     /// moment (flock(2)); its permissions are those that umask(2) leaves; it is removed when the
-    /// server ends. bind(2), ip(7), unix(7). Errors: error::already_listening, error::stopped, or
-    /// the system's.
+    /// server ends, by the path as it was given, so not behind a chdir(2) from a relative one.
+    /// bind(2), ip(7), unix(7). Errors: error::already_listening, error::stopped, or the system's.
     [[gnu::cold]] endpoint bind(const endpoint& where) {
         std::error_code failure;
         const endpoint bound = bind(where, failure);

@@ -1,5 +1,6 @@
 // fork(2) shares an epoll set and a ring between two processes: the child must neither take the
 // parent's events, nor do what the parent had asked for, nor write where the parent writes.
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -156,6 +158,21 @@ TEST_CASE_TEMPLATE("a child of fork(2) that destroys the server takes nothing fr
     runner.join();
 }
 
+TEST_CASE_TEMPLATE("a child of fork(2) that destroys the server takes nobody who waits", Engine,
+                   ENGINES) {
+    std::optional<echo_server<Engine>> server{std::in_place};
+    const tcp::endpoint where = server->bind("127.0.0.1:0");
+    server->listen();
+    server->poll();  // accepting
+    const blocking_client waits{where};
+    child destroys{[&] { server.reset(); }};
+    CHECK(destroys.ends());
+    std::thread runner{[&] { server->run(); }};
+    CHECK(waits.echoes("hello"));
+    server->stop();
+    runner.join();
+}
+
 TEST_CASE_TEMPLATE("a reset in the child of fork(2) is none for its parent", Engine, ENGINES) {
     struct aborting {
         const bool* in_child;
@@ -282,6 +299,140 @@ TEST_CASE("what a ring has received is its own after a hook that calls fork(2)")
     if (forked == 0) ::_exit(0);
     for (int i = 0; i != 50 && received != 5 * clients.size(); ++i) server.run_for(10ms);
     CHECK(received == 5 * clients.size());
+}
+
+TEST_CASE("what the child of a hook has done with a buffer is nothing to its parent's ring") {
+    struct forks {
+        pid_t* forked;
+        std::multiset<std::string>* seen;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (*forked != -1 || tcp::as_text(data) != "go") {
+                seen->emplace(tcp::as_text(data));
+                return;
+            }
+            *forked = ::fork();
+            if (*forked != 0) return static_cast<void>(peer.send(data));
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            std::this_thread::sleep_for(300ms);  // and then it has not sent anything
+        }
+    };
+    pid_t forked = -1;
+    std::multiset<std::string> seen, all;
+    tcp::server<forks, tcp::io_uring_engine> server{forks{&forked, &seen}};
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::vector<blocking_client> clients;
+    for (int i = 0; i != 130; ++i) clients.emplace_back(where);  // more than there are buffers
+    while (server.statistics().open != clients.size()) server.poll();
+    clients[0].send("go");
+    clients[1].send("x");
+    while (forked == -1) server.poll();
+    if (forked == 0) ::_exit(0);
+    for (int i = 0; i != 20; ++i) server.run_for(1ms);
+    CHECK(clients[0].receive(2) == "go");
+    ::waitpid(forked, nullptr, 0);
+    seen.clear();
+    for (std::size_t i = 0; i != clients.size(); ++i) {
+        all.insert("this is " + std::to_string(1000 + i));
+        clients[i].send("this is " + std::to_string(1000 + i));
+    }
+    for (int i = 0; i != 50 && seen.size() < all.size(); ++i) server.run_for(10ms);
+    CHECK((seen == all));
+}
+
+TEST_CASE("a buffer that was sent from when a hook called fork(2) is offered once to the child") {
+    struct forks {
+        pid_t* forked;
+        std::multiset<std::string>* seen;
+        void on_data(tcp::connection& peer, tcp::bytes data) const {
+            if (*forked == -1)
+                peer.send(data);
+            else
+                seen->emplace(tcp::as_text(data));
+        }
+        void on_writable(tcp::connection& peer) const {
+            if (*forked != -1) return;
+            *forked = ::fork();
+            if (*forked != 0) return static_cast<void>(::waitpid(*forked, nullptr, 0));
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            peer.send("from the child");  // which changes the ring
+        }
+    };
+    pid_t forked = -1;
+    std::multiset<std::string> seen, all;
+    tests::in_child([&](tests::findings& found) {
+        tcp::server<forks, tcp::io_uring_engine> server{forks{&forked, &seen},
+                                                        {.high_mark = 10, .low_mark = 5}};
+        const tcp::endpoint where = server.bind("127.0.0.1:0");
+        server.listen();
+        std::vector<blocking_client> clients;
+        for (int i = 0; i != 130; ++i) clients.emplace_back(where);
+        while (server.statistics().open != clients.size()) server.poll();
+        clients[0].send("twenty bytes of data");
+        while (forked == -1) server.poll();
+        if (forked != 0) return;  // all that follows is the child's, and in_child() hears it
+        for (std::size_t i = 0; i != clients.size(); ++i) {
+            all.insert("this is " + std::to_string(1000 + i));
+            clients[i].send("this is " + std::to_string(1000 + i));
+        }
+        for (int i = 0; i != 50 && seen.size() < all.size(); ++i) server.run_for(10ms);
+        found.check(seen == all, "bytes of one came as those of another");
+    });
+}
+
+TEST_CASE_TEMPLATE("whom the child of a hook accepts is nothing to its parent", Engine, ENGINES) {
+    struct forks {
+        pid_t* forked;
+        int* opened;
+        std::vector<tcp::close_reason>* closes;
+        const std::function<void()>* in_parent;
+        void on_open(tcp::connection&) const {
+            if (++*opened == 1) {
+                *forked = ::fork();
+                if (*forked != 0) return (*in_parent)();
+                ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            }
+        }
+        void on_data(tcp::connection& peer, tcp::bytes data) const { peer.send(data); }
+        void on_close(tcp::connection&, const tcp::close_reason& why) const {
+            closes->push_back(why);
+        }
+    };
+    pid_t forked = -1;
+    int opened = 0, signs[2] = {};
+    REQUIRE(::pipe2(signs, O_CLOEXEC) == 0);
+    const tcp::detail::descriptor from{signs[0]}, to{signs[1]};
+    std::vector<tcp::close_reason> closes;
+    std::optional<blocking_client> third;
+    tcp::endpoint where;
+    const tcp::detail::descriptor second{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    const std::function<void()> in_parent = [&] {
+        char sign = 0;
+        CHECK(::read(from.get(), &sign, 1) == 1);  // the child has the second client
+        tcp::detail::reset_now(second.get());
+        third.emplace(where);
+    };
+    tcp::server<forks, Engine> server{forks{&forked, &opened, &closes, &in_parent}};
+    where = server.bind("127.0.0.1:0");
+    server.listen();
+    const blocking_client first{where};
+    REQUIRE(::connect(second.get(), where.data(), where.size()) == 0);
+    while (forked == -1) server.poll();
+    if (forked == 0) {
+        for (int i = 0; i != 50 && opened < 2; ++i) server.run_for(10ms);
+        static_cast<void>(::write(to.get(), "x", 1));
+        ::pause();
+    }
+    while (opened < 2) server.poll();
+    for (int i = 0; i != 20; ++i) server.run_for(1ms);
+    third->send("x");
+    third->shutdown_send();
+    for (int i = 0; i != 200 && closes.empty(); ++i) server.run_for(10ms);
+    REQUIRE(closes.size() == 1);
+    CHECK(closes[0].by == tcp::closed_by::peer_finished);
+    CHECK(third->receive_all() == "x");
+    ::kill(forked, SIGKILL);
+    ::waitpid(forked, nullptr, 0);
 }
 
 TEST_CASE_TEMPLATE("the child of a hook that calls fork(2) serves everybody from there on", Engine,

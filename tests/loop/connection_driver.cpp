@@ -128,6 +128,23 @@ TEST_CASE("busy: the lifetime ends who streams") {
     CHECK(it.server.statistics().timeouts == 1);
 }
 
+TEST_CASE("busy: what the loop does not receive is not the peer's delay") {
+    for (const bool rate : {false, true}) {
+        std::size_t most = 0;
+        tcp::options set = small_marks();
+        if (rate)
+            set.min_receive_rate = 20'000;
+        else
+            set.receive_timeout = 1s;
+        busy<one_each> it{one_each{&most}, set};
+        for (int turn = 0; turn != 1'000; ++turn) {
+            it.world.advance(10ms);
+            it.server.poll();
+        }
+        CHECK(it.server.statistics().closed == 0);
+    }
+}
+
 TEST_CASE("the lifetime ends who reads slowly behind close()") {
     for (const tcp::duration close_timeout : {tcp::duration{300ms}, tcp::duration::max()}) {
         tcp::simulation world;

@@ -86,7 +86,7 @@ concept engine_sink = requires(S& sink, listener_id listener, int socket, const 
     sink.sent(id, count,
               error);  // the send in flight ended: so many bytes were taken; error is 0 or errno
     sink.closed(id);   // after a close() that returned false
-    sink.woken();      // after wake(); several wakes may become one
+    sink.woken();      // after wake(), or not: that only ends wait(); several wakes may become one
 };
 
 namespace detail {

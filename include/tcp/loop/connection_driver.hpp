@@ -208,7 +208,7 @@ private:
         try {
             s = &table_.take(*this);
             team_.opened(s, peer);
-            handlers_.make(&s->handler);
+            handlers_.make(__builtin_addressof(s->handler));
             return s;
         } catch (...) {
             if (s != nullptr)

@@ -49,9 +49,11 @@ protected:
     [[gnu::cold]] ~connection_io() = default;
 
     static constexpr std::uint32_t paused = connection::user_paused | connection::mark_paused;
+    static constexpr std::uint32_t no_receive =
+        paused | connection::show_kept;  // the rest is shown first
     static constexpr std::uint32_t ending =
         connection::close_wanted | connection::abort_wanted | connection::finished;
-    static constexpr std::uint32_t holds_data = paused | ending | connection::show_kept;
+    static constexpr std::uint32_t holds_data = no_receive | ending;
     static constexpr std::uint32_t holds_send = connection::send_blocked |
                                                 connection::send_in_flight |
                                                 connection::send_failed | connection::fin_sent;
@@ -161,8 +163,7 @@ protected:
 
     /// Tells the engine and the timers what to wait for.
     void arm(connection& c) {
-        constexpr std::uint32_t holds = paused | connection::show_kept;  // the rest is shown first
-        const bool pause = (c.flags_ & holds) != 0 && (c.flags_ & ending) == 0;
+        const bool pause = (c.flags_ & no_receive) != 0 && (c.flags_ & ending) == 0;
         if (pause != ((c.flags_ & connection::engine_paused) != 0) &&
             (c.flags_ & connection::peer_done) == 0) {
             c.flags_ ^= connection::engine_paused;
@@ -217,7 +218,7 @@ protected:
         return deadlines_.first(
             c.clock_,
             {.closing = (c.flags_ & connection::close_timed) != 0,
-             .receiving = (c.flags_ & (paused | ending | connection::peer_done)) == 0,
+             .receiving = (c.flags_ & (no_receive | ending | connection::peer_done)) == 0,
              .sending = !c.queue_.empty()},
             now);
     }

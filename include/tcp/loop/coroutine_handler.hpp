@@ -20,6 +20,8 @@ public:
     using says_when_it_waits = void;
 
     explicit coroutine_handler(Callable&& callable) : callable_(std::move(callable)) {}
+    explicit coroutine_handler(const Callable& callable) requires std::copy_constructible<Callable>
+        : callable_(callable) {}
     coroutine_handler(const coroutine_handler& other) requires std::copy_constructible<Callable>
         : callable_(other.callable_) {}
     coroutine_handler(coroutine_handler&& other) noexcept : callable_(std::move(other.callable_)) {}

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <new>
-#include <system_error>
 #include <utility>
 
 #include <tcp/close_reason.hpp>
@@ -134,7 +134,10 @@ public:
         stop_wanted_.store_release(true);  // a server that has drained is stopped, too
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
         this->settle_touched();
-        if constexpr (Engine::puts_off) see_last_events({});  // what was asked for before is done
+        if constexpr (Engine::puts_off) {  // what was asked for before is done, and nobody accepted
+            for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
+            see_last_events({});
+        }
         this->close_all(closed_by::server_stopping);
         if (!draining_) engine_.close_listeners();
         if constexpr (Engine::puts_off)
@@ -222,7 +225,8 @@ private:
         try {
             engine_.wait(at_most, left);
             return true;
-        } catch (const std::system_error&) {  // no descriptors for a ring of this thread
+        } catch (
+            const std::exception&) {  // no descriptors, or no memory, for a ring of this thread
             return false;
         }
     }

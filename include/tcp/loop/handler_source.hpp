@@ -16,7 +16,7 @@ public:
     template <class Source>
     requires(!std::is_same_v<std::remove_cvref_t<Source>, handler_source>) explicit handler_source(
         Source&& source)
-        : state_{new std::decay_t<Source>(std::forward<Source>(source))} {
+        : state_{::new std::decay_t<Source>(std::forward<Source>(source))} {
         using state = std::decay_t<Source>;
         make_ = [](void* from, void* where) {
             if constexpr (std::is_same_v<state, Handler>)
@@ -24,7 +24,7 @@ public:
             else
                 ::new (where) Handler((*static_cast<state*>(from))());
         };
-        destroy_ = [](void* from) { delete static_cast<state*>(from); };
+        destroy_ = [](void* from) { ::delete static_cast<state*>(from); };
     }
 
     handler_source(const handler_source&) = delete;

@@ -204,9 +204,10 @@ private:
     static std::size_t processors() noexcept {
         cpu_set_t mine;
         CPU_ZERO(&mine);
-        return ::sched_getaffinity(0, sizeof mine, &mine) == 0
-                   ? static_cast<std::size_t>(CPU_COUNT(&mine))
-                   : 1;
+        if (::sched_getaffinity(0, sizeof mine, &mine) == 0)
+            return static_cast<std::size_t>(CPU_COUNT(&mine));
+        const long all = ::sysconf(_SC_NPROCESSORS_ONLN);  // there are more than a cpu_set_t holds
+        return all > 0 ? static_cast<std::size_t>(all) : 1;
     }
 
     loop& first_;

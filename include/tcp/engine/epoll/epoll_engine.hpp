@@ -86,11 +86,14 @@ public:
     int open(connection_id id, int socket) {
         int error = ENOMEM;
         try {
+            if (set_.is_of_another_process()) move_to_this_process();
             if (id.slot < none) {
                 states_.grow_to(id.slot);
                 error = set_.add(socket, all_edges, key_of(id));
             }
         } catch (const std::bad_alloc&) {  // that is what it says already
+        } catch (const std::system_error& e) {
+            error = e.code().value();
         }
         if (error != 0) {
             refuse(socket);

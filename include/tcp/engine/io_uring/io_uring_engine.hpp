@@ -120,8 +120,8 @@ public:
             refuse(socket);
             return ENOMEM;
         }
-        state& c = states_[id.slot];
-        c = state{socket, id.generation};
+        if (ring_.is_of_another_process()) submit_now();  // what is there now it shares, this not
+        state& c = states_[id.slot] = state{socket, id.generation};
         if (table_.is_open()) put_into_table(id, c);
         ask_for_data(id, c);
         return 0;
@@ -151,12 +151,11 @@ public:
         const bool by_itself = pieces.size() == 1 && pieces[0].size() <= most_in_a_request;
         const int socket = !c.in_table ? c.fd : id == borrower_ ? borrowed_ : -1;
         if (!by_itself || (socket >= 0 && c.has(bulk))) return send_now(id, c, socket, pieces);
-        if (lies_in_shown(pieces[0])) {
-            if (shown_is_held_) return send_now(id, c, socket, pieces);
-            shown_is_held_ = true;
-            c.sends_from = shown_id_;
-        }
+        const bool shown = lies_in_shown(pieces[0]);
+        if (shown && shown_is_held_) return send_now(id, c, socket, pieces);
         ask_to_send(id, c, pieces[0]);
+        if (shown) c.sends_from = shown_id_;  // behind that, which may have changed the ring
+        shown_is_held_ = shown_is_held_ || shown;
         return {.is = send_outcome::state::in_flight};
     }
 
@@ -267,7 +266,7 @@ private:
                 if (promises && one.result == static_cast<std::int32_t>(buffers_.size()))
                     becomes_bulk(id, c);
             }
-            if (!std::exchange(shown_is_held_, false)) buffers_.give_back(shown_id_);
+            if (!std::exchange(shown_is_held_, false)) give_back(shown_id_);
             shown_id_ = no_buffer;
         }
         if (one.result > 0 && c.has(closing) && !c.shared)
@@ -351,14 +350,14 @@ private:
     void sent(connection_id id, int result, Sink& sink) {
         state& c = states_[id.slot];
         c.clear(sending);
-        const buffer_id from = std::exchange(c.sends_from, no_buffer);
+        sent_from_ = std::exchange(c.sends_from, no_buffer);
         if (!c.has(closing)) {
             const bool none = result == -EAGAIN || result == -EINTR;
             if (result == -EAGAIN) wait_for_room(id, c);
             const int error = result < 0 && !none ? -result : 0;
             sink.sent(id, result < 0 ? 0 : static_cast<std::size_t>(result), error);
         }
-        if (from != no_buffer) buffers_.give_back(from);
+        if (sent_from_ != no_buffer) give_back(std::exchange(sent_from_, no_buffer));
         if (c.has(closing)) settle(id, c, sink);
     }
 

@@ -103,6 +103,11 @@ protected:
         c.set(sending);
     }
 
+    /// Of a ring of another process the kernel has them: a ring of its own is offered all.
+    void give_back(buffer_id id) noexcept {
+        if (!ring_.is_of_another_process()) buffers_.give_back(id);
+    }
+
     void cancel(connection_id id, op what) noexcept {
         try {
             submission& one = ask(operation::cancel, -1, key_of(id, op::nothing));
@@ -217,7 +222,8 @@ protected:
     slot_array<state, 256> states_;
     slot_array<listener_poll, 4> polls_;
     unsigned accept_polls_ = 0;  // in the kernel, or their completions are still to be delivered
-    buffer_id shown_id_ = no_buffer;  // in a received event: what it shows
+    buffer_id shown_id_ = no_buffer;   // in a received event: what it shows
+    buffer_id sent_from_ = no_buffer;  // in a sent event: what it was sent from
 
 private:
     static constexpr int no_descriptor = INT32_MAX;  // whatever is asked of it fails
@@ -261,6 +267,7 @@ private:
         for (std::size_t i = 0; i != states_.size(); ++i)
             if (states_[i].sends_from != no_buffer) used[states_[i].sends_from] = true;
         if (shown_id_ != no_buffer) used[shown_id_] = true;
+        if (sent_from_ != no_buffer) used[sent_from_] = true;
         return used;
     }
 
