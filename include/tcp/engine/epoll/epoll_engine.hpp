@@ -91,9 +91,7 @@ public:
                 states_.grow_to(id.slot);
                 error = set_.add(socket, all_edges, key_of(id));
             }
-        } catch (const std::bad_alloc&) {  // that is what it says already
-        } catch (const std::system_error& e) {
-            error = e.code().value();
+        } catch (...) {  // no memory, or no descriptors for a set of this process
         }
         if (error != 0) {
             refuse(socket);
