@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <stdexcept>
@@ -30,7 +31,8 @@ public:
     flood(std::uint16_t port, const pattern& bytes)
         : socket_(connect_to(port)), pattern_(bytes), thread_([this] { run(); }) {
         const sched_param first{.sched_priority = 1};
-        ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first);
+        if (::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) != 0)
+            std::perror("the flood may go before the pings; SCHED_FIFO");
     }
     flood(const flood&) = delete;
     flood& operator=(const flood&) = delete;

@@ -119,7 +119,8 @@ struct options {
     /// there, and when no answer comes, to nine questions 75 seconds apart unless
     /// net.ipv4.tcp_keepalive_* says otherwise, the connection ends (closed_by::system_error,
     /// ETIMEDOUT). That also keeps a quiet client's place in the tables of a NAT. Rounded up to
-    /// seconds, 9 hours at most; 0 is not at all. RFC 9293 3.8.4, tcp(7), TCP_KEEPIDLE.
+    /// seconds, 9 hours at most; 0 and duration::max() are not at all. RFC 9293 3.8.4, tcp(7),
+    /// TCP_KEEPIDLE.
     duration keep_alive = {};
 
     /// Listen on IPv6 endpoints for IPv6 alone (IPV6_V6ONLY, RFC 3493 5.3). A bare port then means

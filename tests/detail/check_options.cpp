@@ -75,6 +75,9 @@ TEST_CASE("check_options: no time is negative") {
     CHECK(refusal({.close_timeout = 0s}) == "");
     CHECK(refusal({.close_timeout = 1ns}) == "");
     CHECK(refusal({.close_timeout = tcp::duration::max()}) == "");
+    CHECK(refusal({.close_timeout = 12 * 24h}) == "");
+    CHECK(refusal({.close_timeout = 12 * 24h + 1ns}) ==
+          "options::close_timeout is above 12 days; give duration::max() to wait for ever");
 }
 
 TEST_CASE("check_options: no kernel buffer has a negative size") {

@@ -447,14 +447,16 @@ TEST_CASE("accepted sockets inherit the options of the listener") {
 TEST_CASE("options::keep_alive is in seconds, and accepted sockets have it") {
     using namespace std::chrono_literals;
     const std::pair<tcp::duration, int> all[] = {
-        {1ns, 1}, {1s, 1}, {1s + 1ns, 2}, {60s, 60}, {9h, 32'400}, {tcp::duration::max(), 32'767}};
+        {1ns, 1},     {1s, 1},       {1s + 1ns, 2}, {60s, 60},
+        {9h, 32'400}, {24h, 32'767}, {0s, 0},       {tcp::duration::max(), 0}};
     for (const auto& [given, seconds] : all) {
         const bound_socket server = listen_on("0", {.keep_alive = given});
         REQUIRE(!server.failure);
         const descriptor client = connect_to("127.0.0.1:0", server.bound.port());
         const accepted_socket accepted = accept_from(server.socket.get());
         REQUIRE(accepted.socket);
-        CHECK(option(accepted.socket.get(), SOL_SOCKET, SO_KEEPALIVE) == 1);
+        CHECK(option(accepted.socket.get(), SOL_SOCKET, SO_KEEPALIVE) == (seconds != 0 ? 1 : 0));
+        if (seconds == 0) continue;
         CHECK(option(accepted.socket.get(), IPPROTO_TCP, TCP_KEEPIDLE) == seconds);
     }
 }

@@ -1,4 +1,6 @@
 // Which engine is chosen, what it says of that, and that either serves.
+#include <sys/resource.h>
+
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -63,6 +65,21 @@ TEST_CASE("a lack of descriptors is not what a process keeps in mind of io_uring
         found.check(then == std::errc::too_many_files_open, then.message());
         const std::error_code now = self_test::result();
         found.check(now != std::errc::too_many_files_open, now.message());
+    });
+}
+
+TEST_CASE("loops that cannot share the listener, for want of descriptors, end with that") {
+    tests::in_child([](tests::findings& found) {
+        server one{tcp::echo{}, tcp::options{.threads = 3}};
+        one.bind("127.0.0.1:0");
+        one.listen();
+        rlimit none_left{};
+        ::getrlimit(RLIMIT_NOFILE, &none_left);
+        none_left.rlim_cur = 3;
+        ::setrlimit(RLIMIT_NOFILE, &none_left);
+        std::error_code failure;
+        one.run(failure);
+        found.check(failure == std::errc::too_many_files_open, failure.message());
     });
 }
 

@@ -30,6 +30,8 @@ namespace tcp::inline v0_1::detail {
     if (o.close_timeout < duration{})
         refuse("options::close_timeout is negative; give 0 to wait for no peer");
     constexpr auto most = duration::milliseconds(12 * 24 * 3'600'000LL);  // clocks are of 32 bits
+    if (o.close_timeout > most && o.close_timeout != duration::max())
+        refuse("options::close_timeout is above 12 days; give duration::max() to wait for ever");
     const struct {
         const char* name;
         duration length;

@@ -94,8 +94,9 @@ inline std::string_view name_of(const endpoint& where) noexcept {
         return ::setsockopt(socket, level, name, &value, sizeof value) == 0;
     };
     constexpr std::int64_t a_second = 1'000'000'000, most = 32'767;  // tcp(7)
-    const std::int64_t seconds =
-        how.keep_alive.nanoseconds() / a_second + (how.keep_alive.nanoseconds() % a_second != 0);
+    const std::int64_t length =
+        how.keep_alive == duration::max() ? 0 : how.keep_alive.nanoseconds();
+    const std::int64_t seconds = length / a_second + (length % a_second != 0);
     return (!how.no_delay || set(IPPROTO_TCP, TCP_NODELAY, 1)) &&
            (seconds == 0 ||
             (set(SOL_SOCKET, SO_KEEPALIVE, 1) &&

@@ -37,7 +37,7 @@ public:
         : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
     [[gnu::cold]] ~event_loop() {
         shut();
-        this->abandon_all();
+        abandon();
         if (mail == nullptr) return;
         mail->close(*this);  // once more, where an exception has left shut()
         mail->let_go();
@@ -146,6 +146,9 @@ public:
             while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
         if (mail != nullptr) mail->close(*this);
     }
+
+    /// Behind shut(), however that ended: no handler is left, and no bytes that wait.
+    [[gnu::cold]] void abandon() noexcept { this->abandon_all(); }
 
     // ---- any thread, and signal handlers ----
 

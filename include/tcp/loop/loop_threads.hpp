@@ -144,7 +144,7 @@ private:
         each([&](worker& one) {
             for (listener_id id = 0; id != first_.listeners() && !failure; ++id)
                 adopt(one.own.engine(), id, failure);
-            one.own.set_listeners(first_.listeners());
+            one.own.set_listeners(failure ? 0 : first_.listeners());
         });
         each([&](worker& one) {
             if (failure) return;

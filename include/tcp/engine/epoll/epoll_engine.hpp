@@ -86,12 +86,13 @@ public:
     int open(connection_id id, int socket) {
         int error = ENOMEM;
         try {
-            if (set_.is_of_another_process()) move_to_this_process();
+            const bool forked = set_.is_of_another_process();  // then wait() adds it to another one
+            if (forked) note_shared();
             if (id.slot < none) {
                 states_.grow_to(id.slot);
-                error = set_.add(socket, all_edges, key_of(id));
+                error = forked ? 0 : set_.add(socket, all_edges, key_of(id));
             }
-        } catch (...) {  // no memory, or no descriptors for a set of this process
+        } catch (const std::bad_alloc&) {  // that is what it says already
         }
         if (error != 0) {
             refuse(socket);
@@ -224,23 +225,32 @@ private:
     /// In the child of fork(2): what was armed before, in a set of its own. Throws
     /// std::system_error when there are no descriptors or no memory.
     [[gnu::cold, gnu::noinline]] void move_to_this_process() {
-        if (states_.size() != 0) shared_.grow_to(states_.size() - 1);
+        note_shared();
         set_.renew(key_of({wake_slot, 0}));
         int error = 0;
         for (listener_id id = 0; id != listener_count_ && error == 0; ++id)
             if (listeners_[id].armed) error = watch_listener(id);
         for (std::uint32_t slot = 0; slot != states_.size() && error == 0; ++slot) {
             const state& c = states_[slot];
-            if (c.fd < 0) continue;
-            shared_[slot] = c.generation;
-            error = set_.add(c.fd, all_edges, key_of({slot, c.generation}));
+            if (c.fd >= 0) error = set_.add(c.fd, all_edges, key_of({slot, c.generation}));
         }
         if (error != 0) detail::fail({error, std::system_category()}, "epoll_ctl");
+        shared_noted_ = false;  // for a child of this one
+    }
+
+    /// In the child of fork(2), before it has anything of its own: which connections its parent
+    /// has, too. Throws std::bad_alloc.
+    [[gnu::cold]] void note_shared() {
+        if (shared_noted_) return;
+        if (states_.size() != 0) shared_.grow_to(states_.size() - 1);
+        for (std::uint32_t slot = 0; slot != states_.size(); ++slot)
+            if (states_[slot].fd >= 0) shared_[slot] = states_[slot].generation;
+        shared_noted_ = true;
     }
 
     /// Whether the parent of this process has the connection, too: a reset would be one for both.
     [[gnu::cold]] bool is_shared(connection_id id) const noexcept {
-        return set_.is_of_another_process() ||
+        return (set_.is_of_another_process() && !shared_noted_) ||
                (id.slot < shared_.size() && shared_[id.slot] == id.generation);
     }
 
@@ -377,6 +387,7 @@ private:
     detail::slot_array<std::uint32_t, 256> shared_;  // by slot: the generation the parent has, too
     std::uint32_t first_ready_ = none;
     std::uint32_t last_ready_ = none;
+    bool shared_noted_ = false;
 };
 
 static_assert(engine<epoll_engine>);
