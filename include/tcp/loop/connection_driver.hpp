@@ -180,7 +180,7 @@ protected:
 
     /// The last of all: nothing is left to an engine that cannot go on, or was not asked since an
     /// exception came between.
-    [[gnu::cold]] void abandon_all() noexcept {
+    [[gnu::cold, gnu::noinline]] void abandon_all() noexcept {
         close_all(closed_by::server_stopping);
         table_.for_each([this](slot_type& s) { release(s); });
     }

@@ -349,7 +349,7 @@ protected:
         return 0;
     }
 
-    void release(slot_type& s) noexcept {
+    [[gnu::noinline]] void release(slot_type& s) noexcept {
         s.queue_.clear(pool);
         s.kept_.clear(pool);
         table_.release(s);

@@ -240,7 +240,7 @@ private:
 
     /// In the child of fork(2), before it has anything of its own: which connections its parent
     /// has, too. Throws std::bad_alloc.
-    [[gnu::cold]] void note_shared() {
+    [[gnu::cold, gnu::noinline]] void note_shared() {
         if (shared_noted_) return;
         if (states_.size() != 0) shared_.grow_to(states_.size() - 1);
         for (std::uint32_t slot = 0; slot != states_.size(); ++slot)
