@@ -178,8 +178,8 @@ protected:
         touched_ones.remove(end_of_turn_);
     }
 
-    /// The last of all: nothing is left to an engine that cannot go on, or was not asked since an
-    /// exception came between.
+    /// Behind the end, however that went: no handler is left, and no bytes that wait for an engine
+    /// that cannot go on, or was not asked since an exception came between.
     [[gnu::cold, gnu::noinline]] void abandon_all() noexcept {
         close_all(closed_by::server_stopping);
         table_.for_each([this](slot_type& s) { release(s); });

@@ -28,6 +28,7 @@ class event_loop final : public connection_driver<Handler, Engine> {
     using base::team_;
 
 public:
+    using base::abandon_all;
     using base::as_member;
     using base::mail;
 
@@ -37,7 +38,7 @@ public:
         : base{settings, handlers, team, std::forward<EngineArguments>(arguments)...} {}
     [[gnu::cold]] ~event_loop() {
         shut();
-        abandon();
+        abandon_all();
         if (mail == nullptr) return;
         mail->close(*this);  // once more, where an exception has left shut()
         mail->let_go();
@@ -135,7 +136,7 @@ public:
         if (has_mail()) deliver_mail();    // what was sent before is sent, or said to be unsent
         this->settle_touched();
         if constexpr (Engine::puts_off) {  // what was asked for before is done, and nobody accepted
-            for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
+            pause_engine();
             see_last_events({});
         }
         this->close_all(closed_by::server_stopping);
@@ -146,9 +147,6 @@ public:
             while (this->reaping_ != 0) engine_.wait(duration::max(), *this);
         if (mail != nullptr) mail->close(*this);
     }
-
-    /// Behind shut(), however that ended: no handler is left, and no bytes that wait.
-    [[gnu::cold]] void abandon() noexcept { this->abandon_all(); }
 
     // ---- any thread, and signal handlers ----
 
@@ -186,7 +184,7 @@ public:
         const bool passes = passing_accept_error(error) && ++failures_in_a_row_ != most_failures;
         if (passes || accepting_ == accepts::none) return;
         failures_in_a_row_ = 0;
-        for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
+        pause_engine();
         accept_again_ = engine_.now() + accept_pause;
         open_when_paused_ = still_open();
     }
@@ -228,8 +226,7 @@ private:
         try {
             engine_.wait(at_most, left);
             return true;
-        } catch (
-            const std::exception&) {  // no descriptors, or no memory, for a ring of this thread
+        } catch (const std::exception&) {  // no descriptors or memory for a ring of this thread
             return false;
         }
     }
@@ -266,6 +263,10 @@ private:
         if (over_ || draining_ || !armed) return;
         accepting_ = accepts::none;
         accept_again_ = never;
+        pause_engine();
+    }
+
+    [[gnu::cold]] void pause_engine() {
         for (listener_id i = 0; i != listeners_; ++i) engine_.pause_accept(i);
     }
 

@@ -52,7 +52,7 @@ public:
     // The last hooks may ask for statistics of all.
     [[gnu::cold]] ~event_loops() {
         first_.shut();
-        first_.abandon();
+        first_.abandon_all();
         if (others_ != nullptr) others_->shut();
         delete others_;
     }
