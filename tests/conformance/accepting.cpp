@@ -141,7 +141,7 @@ struct thrower {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE(
+TEST_ON_BEDS(
     "11 descriptors exhausted: no spin, those connected are served, and those "
     "waiting when descriptors come free",
     Bed, SIMULATED_BEDS) {
@@ -232,8 +232,8 @@ TEST_CASE("11 descriptors of the process exhausted") {
     });
 }
 
-TEST_CASE_TEMPLATE("12 aborted connections and passing errors of accept leave the listener alive",
-                   Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("12 aborted connections and passing errors of accept leave the listener alive", Bed,
+             SIMULATED_BEDS) {
     stage<Bed> on;
     play_echo(on.does);
     auto faults = on.bed.world.current_faults();
@@ -352,7 +352,7 @@ TEST_CASE("13 EINTR storms lose nothing") {
     CHECK(server.statistics().refused == 0);
 }
 
-TEST_CASE_TEMPLATE(
+TEST_ON_BEDS(
     "14 a client that reset before accept: one on_open, one on_close, its address "
     "known",
     Bed, CONFORMANCE_BEDS) {
@@ -385,8 +385,8 @@ TEST_CASE_TEMPLATE(
     }
 }
 
-TEST_CASE_TEMPLATE("18 a handler whose construction throws: refused, and the loop goes on", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("18 a handler whose construction throws: refused, and the loop goes on", Bed,
+             CONFORMANCE_BEDS) {
     thrower::plan plan;
     {
         stage<Bed> on;
@@ -414,8 +414,7 @@ TEST_CASE_TEMPLATE("18 a handler whose construction throws: refused, and the loo
     CHECK(plan.alive == 0);
 }
 
-TEST_CASE_TEMPLATE("18 a factory that throws: refused, and the loop goes on", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("18 a factory that throws: refused, and the loop goes on", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     int calls = 0;
     const auto factory = [&]() -> scripted {
@@ -443,8 +442,8 @@ TEST_CASE_TEMPLATE("18 a factory that throws: refused, and the loop goes on", Be
     CHECK(on.does.alive == 10);
 }
 
-TEST_CASE_TEMPLATE("18 an on_open that throws: its connection closed, the loop goes on", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("18 an on_open that throws: its connection closed, the loop goes on", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     play_echo(on.does);
     on.does.on_open = [&](tcp::connection& peer) {
@@ -474,7 +473,7 @@ TEST_CASE_TEMPLATE("18 an on_open that throws: its connection closed, the loop g
     CHECK(count_of(counted, closed_by::handler_threw) == 10);
 }
 
-TEST_CASE_TEMPLATE("19 accepting paused and resumed", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("19 accepting paused and resumed", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     play_echo(on.does);
     auto server = on.bed.make(scripted{on.does});
@@ -546,8 +545,7 @@ TEST_CASE("12 an accept that is refused for ever does not spin") {
     });
 }
 
-TEST_CASE_TEMPLATE("19 accepting paused in on_open: nobody else is accepted", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("19 accepting paused in on_open: nobody else is accepted", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     play_echo(on.does);
     auto server = on.bed.make(scripted{on.does});
@@ -590,8 +588,8 @@ TEST_CASE("19 accepting paused and resumed from another thread") {
     loop.join();
 }
 
-TEST_CASE_TEMPLATE("19 accept() takes one at a time and leaves the others in the queue", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("19 accept() takes one at a time and leaves the others in the queue", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     play_echo(on.does);
     auto server = on.bed.make(scripted{on.does});
@@ -630,7 +628,7 @@ TEST_CASE_TEMPLATE("19 accept() takes one at a time and leaves the others in the
     CHECK(on.does.opens == 13);
 }
 
-TEST_CASE_TEMPLATE("accept() returns how the connection ended", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("accept() returns how the connection ended", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(conformance::scripted_without_end{on.does});
     const auto where = on.bed.listen(server);
@@ -672,8 +670,8 @@ TEST_CASE_TEMPLATE("accept() returns how the connection ended", Bed, CONFORMANCE
     CHECK(server.statistics().closed == 7);
 }
 
-TEST_CASE_TEMPLATE("accept() of a handler that cannot be made goes on to the next", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("accept() of a handler that cannot be made goes on to the next", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool same_endpoint : {true, false}) {
         CAPTURE(same_endpoint);
         thrower::plan plan;
@@ -705,7 +703,7 @@ TEST_CASE_TEMPLATE("accept() of a handler that cannot be made goes on to the nex
     }
 }
 
-TEST_CASE_TEMPLATE("accept() and stop()", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("accept() and stop()", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     {
         // In a hook, while it serves.

@@ -70,8 +70,8 @@ struct counting : tcp::observer {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("15 max_connections: one more is reset and counted, and has its place later",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("15 max_connections: one more is reset and counted, and has its place later", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     on.does.on_end = [](tcp::connection& peer) { peer.close(); };
@@ -111,8 +111,8 @@ TEST_CASE("refused_by: every reason has its words") {
     CHECK(to_text(static_cast<refused_by>(tcp::refused_by_count)) == "unknown");
 }
 
-TEST_CASE_TEMPLATE("15 max_connections_per_address: counted, and the place is free again later",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("15 max_connections_per_address: counted, and the place is free again later", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     on.does.on_end = [](tcp::connection& peer) { peer.close(); };
@@ -143,8 +143,8 @@ TEST_CASE_TEMPLATE("15 max_connections_per_address: counted, and the place is fr
     CHECK(server.statistics().open == 2);
 }
 
-TEST_CASE_TEMPLATE("15 max_connections_per_address: who is refused for it takes no place of others",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("15 max_connections_per_address: who is refused for it takes no place of others", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     auto server =
@@ -166,8 +166,8 @@ TEST_CASE_TEMPLATE("15 max_connections_per_address: who is refused for it takes 
     CHECK(on.bed.until(server, [&] { return later.received() == "mine"; }));
 }
 
-TEST_CASE_TEMPLATE("15 who gets no handler takes no place, neither of all nor of its address", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("15 who gets no handler takes no place, neither of all nor of its address", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool by_address : {false, true}) {
         CAPTURE(by_address);
         tcp::options limits;
@@ -250,8 +250,7 @@ TEST_CASE("15 max_connections_per_address: the networks of one site are spread o
     CHECK(*std::max_element(buckets.begin(), buckets.end()) < 2 * 64);
 }
 
-TEST_CASE_TEMPLATE("20 admit: asked with the address, before a handler is made", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("20 admit: asked with the address, before a handler is made", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     int asked = 0;
@@ -277,7 +276,7 @@ TEST_CASE_TEMPLATE("20 admit: asked with the address, before a handler is made",
     CHECK(asked == 2);
 }
 
-TEST_CASE_TEMPLATE("20 admit: what it throws is a no", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("20 admit: what it throws is a no", Bed, CONFORMANCE_BEDS) {
     Bed bed;
     auto server = bed.make(tcp::echo{}, {.admit = [](const tcp::endpoint&) -> bool { throw 1; }});
     const auto where = bed.listen(server);
@@ -285,7 +284,7 @@ TEST_CASE_TEMPLATE("20 admit: what it throws is a no", Bed, CONFORMANCE_BEDS) {
     CHECK(bed.until(server, [&] { return client.was_reset(); }));
 }
 
-TEST_CASE_TEMPLATE("20 admit: an access_list", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("20 admit: an access_list", Bed, CONFORMANCE_BEDS) {
     Bed bed;
     auto inside = bed.make(tcp::echo{}, {.admit = tcp::access_list{clients_of<Bed>}});
     auto outside = bed.make(tcp::echo{}, {.admit = tcp::access_list{"192.168.0.0/16"}});
@@ -300,8 +299,8 @@ TEST_CASE_TEMPLATE("20 admit: an access_list", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading, nobody dies", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("61 memory_limit: those for whom something waits stop reading, nobody dies", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t limit = 256 * 1024;
     constexpr std::size_t clients = 8, pieces = 40, piece = amplifier::piece;
     std::size_t answered = 0;
@@ -334,8 +333,8 @@ TEST_CASE_TEMPLATE("61 memory_limit: those for whom something waits stop reading
     CHECK(server.statistics().open == clients);
 }
 
-TEST_CASE_TEMPLATE("61 memory_limit: at the low mark nobody goes on while others have too much",
-                   Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("61 memory_limit: at the low mark nobody goes on while others have too much", Bed,
+             SIMULATED_BEDS) {
     constexpr std::size_t low = 256 * 1024;
     counting seen;
     stage<Bed> on;

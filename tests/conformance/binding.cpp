@@ -304,7 +304,7 @@ TEST_CASE("3 a port that needs privilege") {
     });
 }
 
-TEST_CASE_TEMPLATE("4 port 0: the true port is returned", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("4 port 0: the true port is returned", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(tcp::echo{});
     CHECK(binds_literal_zero<decltype(server)>);
@@ -325,8 +325,7 @@ TEST_CASE_TEMPLATE("4 port 0: the true port is returned", Bed, CONFORMANCE_BEDS)
     for (const endpoint& where : {by_number, by_text, quiet}) CHECK(echoes(on.bed, server, where));
 }
 
-TEST_CASE_TEMPLATE("5 calls in the wrong order: defined errors, in both forms", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("5 calls in the wrong order: defined errors, in both forms", Bed, CONFORMANCE_BEDS) {
     using tcp::error;
     const auto check_listen = [](auto& server, error expected) {
         check_error(
@@ -428,7 +427,7 @@ TEST_CASE_TEMPLATE("5 calls in the wrong order: defined errors, in both forms", 
     }
 }
 
-TEST_CASE_TEMPLATE("5 a server that has drained is stopped", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("5 a server that has drained is stopped", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(tcp::echo{});
     on.bed.listen(server);
@@ -445,7 +444,7 @@ TEST_CASE_TEMPLATE("5 a server that has drained is stopped", Bed, CONFORMANCE_BE
     CHECK(server.accept().by == tcp::closed_by::server_stopping);
 }
 
-TEST_CASE_TEMPLATE("5 what is not an endpoint", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("5 what is not an endpoint", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(tcp::echo{});
     for (const char* const text : {"", "127.0.0.1", "127.1:80", "a b:80", "::1:80", "host:99999"}) {
@@ -548,7 +547,7 @@ TEST_CASE("7 a bare port with ipv6_only: IPv6 alone") {
     CHECK(bed.until(server, [&] { return client.refused(); }));
 }
 
-TEST_CASE_TEMPLATE("7 several endpoints of one server", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("7 several endpoints of one server", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(tcp::echo{});
     std::vector<endpoint> all;

@@ -136,8 +136,8 @@ struct mark_echo {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("coroutines: an echo of much, through small pieces and short sends", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("coroutines: an echo of much, through small pieces and short sends", Bed,
+             CONFORMANCE_BEDS) {
     for (const std::size_t buffer : {std::size_t{700}, std::size_t{512 * 1024}}) {
         const tcp::options options{.high_mark = 20'000,
                                    .low_mark = 5'000,
@@ -154,8 +154,8 @@ TEST_CASE_TEMPLATE("coroutines: an echo of much, through small pieces and short 
     }
 }
 
-TEST_CASE_TEMPLATE("coroutines: classes, functions, factories and nested tasks with values", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("coroutines: classes, functions, factories and nested tasks with values", Bed,
+             CONFORMANCE_BEDS) {
     const auto talk = [](auto& on) {
         on.client.send("one\ntw");
         on.until([&] { return !on.client.received().empty(); });
@@ -190,7 +190,7 @@ TEST_CASE_TEMPLATE("coroutines: classes, functions, factories and nested tasks w
     CHECK(made == 1);
 }
 
-TEST_CASE_TEMPLATE("73 a million awaits that complete at once", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("73 a million awaits that complete at once", Bed, CONFORMANCE_BEDS) {
     constexpr int times = 1'000'000;
     notes n;
     const auto busy = [&n](connection& peer) -> task<> {
@@ -211,7 +211,7 @@ TEST_CASE_TEMPLATE("73 a million awaits that complete at once", Bed, CONFORMANCE
     CHECK(n.got[0] == std::to_string(3L * times + much));
 }
 
-TEST_CASE_TEMPLATE("74 destroyed while waiting at each kind of await", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("74 destroyed while waiting at each kind of await", Bed, CONFORMANCE_BEDS) {
     enum class how { client_resets, server_stops, aborts_itself, closes_itself };
     for (const int await : {0, 1, 2, 3, 4, 5}) {
         for (const how ending :
@@ -277,7 +277,7 @@ TEST_CASE_TEMPLATE("74 destroyed while waiting at each kind of await", Bed, CONF
     }
 }
 
-TEST_CASE_TEMPLATE("74 the server is destroyed inside its coroutine", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("74 the server is destroyed inside its coroutine", Bed, CONFORMANCE_BEDS) {
     notes n;
     {
         std::function<void()> destroy;
@@ -315,8 +315,8 @@ TEST_CASE_TEMPLATE("74 the server is destroyed inside its coroutine", Bed, CONFO
     CHECK(n.callables == 0);
 }
 
-TEST_CASE_TEMPLATE("75 receive_exactly and receive_until, cut at every offset, ended everywhere",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("75 receive_exactly and receive_until, cut at every offset, ended everywhere", Bed,
+             CONFORMANCE_BEDS) {
     const std::string whole = "12345678line one\r\n\r\nabcd";  // 8, two lines, 4
     enum class how { finish, reset };
     for (std::size_t length = 0; length <= whole.size(); ++length) {
@@ -377,7 +377,7 @@ TEST_CASE_TEMPLATE("75 receive_exactly and receive_until, cut at every offset, e
     }
 }
 
-TEST_CASE_TEMPLATE("75 the limit: told at once, and the coroutine goes on", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("75 the limit: told at once, and the coroutine goes on", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t buffer : {std::size_t{1}, std::size_t{7}, std::size_t{64 * 1024}}) {
         CAPTURE(buffer);
         notes n;
@@ -410,8 +410,8 @@ TEST_CASE_TEMPLATE("75 the limit: told at once, and the coroutine goes on", Bed,
     }
 }
 
-TEST_CASE_TEMPLATE("73 awaits that fail at once: after 999 without progress it ends", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("73 awaits that fail at once: after 999 without progress it ends", Bed,
+             CONFORMANCE_BEDS) {
     notes n;
     int failed = 0;
     const auto handler = [captured = witness{n}, &failed](connection& peer) -> task<> {
@@ -438,8 +438,8 @@ TEST_CASE_TEMPLATE("73 awaits that fail at once: after 999 without progress it e
     CHECK(on.client.received() == "first");
 }
 
-TEST_CASE_TEMPLATE("73 awaits that fail at once: any number of them with progress in between", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("73 awaits that fail at once: any number of them with progress in between", Bed,
+             CONFORMANCE_BEDS) {
     notes n;
     int failed = 0;
     const auto handler = [&n, &failed](connection& peer) -> task<> {
@@ -473,7 +473,7 @@ TEST_CASE_TEMPLATE("73 awaits that fail at once: any number of them with progres
     CHECK(on.closed(closed_by::handler_closed) == 1);
 }
 
-TEST_CASE_TEMPLATE("76 an exception ends its own connection only", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("76 an exception ends its own connection only", Bed, CONFORMANCE_BEDS) {
     for (const int from : {0, 1, 2, 3}) {
         CAPTURE(from);
         notes n;
@@ -513,7 +513,7 @@ TEST_CASE_TEMPLATE("76 an exception ends its own connection only", Bed, CONFORMA
     }
 }
 
-TEST_CASE_TEMPLATE("76 what is awaited in a wrong way throws", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("76 what is awaited in a wrong way throws", Bed, CONFORMANCE_BEDS) {
     notes n;
     connection* first = nullptr;
     const auto handler = [&](connection& peer) -> task<> {
@@ -554,8 +554,8 @@ TEST_CASE_TEMPLATE("76 what is awaited in a wrong way throws", Bed, CONFORMANCE_
     CHECK(n.errors == std::vector<std::error_code>(5, invalid));
 }
 
-TEST_CASE_TEMPLATE("coroutines: a client that does not read stops a coroutine that sends", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("coroutines: a client that does not read stops a coroutine that sends", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t piece = 1000, high_mark = 10'000;
     constexpr int pieces = Bed::simulated ? 1000 : 20'000;
     int sent = 0;
@@ -595,7 +595,7 @@ TEST_CASE_TEMPLATE("coroutines: a client that does not read stops a coroutine th
           "");
 }
 
-TEST_CASE_TEMPLATE("coroutines: a client that resets while a send waits", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("coroutines: a client that resets while a send waits", Bed, CONFORMANCE_BEDS) {
     notes n;
     const auto handler = [captured = witness{n}](connection& peer) -> task<> {
         const local here{*captured, 2};
@@ -621,8 +621,7 @@ TEST_CASE_TEMPLATE("coroutines: a client that resets while a send waits", Bed, C
     CHECK(n.wrong.empty());
 }
 
-TEST_CASE_TEMPLATE("43 close(), abort() and shutdown_send() inside a coroutine", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("43 close(), abort() and shutdown_send() inside a coroutine", Bed, CONFORMANCE_BEDS) {
     for (const int act : {0, 1, 2}) {
         CAPTURE(act);
         notes n;
@@ -666,8 +665,7 @@ TEST_CASE_TEMPLATE("43 close(), abort() and shutdown_send() inside a coroutine",
     }
 }
 
-TEST_CASE_TEMPLATE("77 sleep_for: never early, and what comes meanwhile waits", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("77 sleep_for: never early, and what comes meanwhile waits", Bed, CONFORMANCE_BEDS) {
     notes n;
     scene<Bed, std::function<task<>(connection&)>> on{[&n](connection& peer) -> task<> {
         auto got = co_await peer.receive();
@@ -697,7 +695,7 @@ TEST_CASE_TEMPLATE("77 sleep_for: never early, and what comes meanwhile waits", 
     CHECK(n.wrong.empty());
 }
 
-TEST_CASE_TEMPLATE("77 sleep_for ends with its connection", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("77 sleep_for ends with its connection", Bed, CONFORMANCE_BEDS) {
     notes n;
     const auto handler = [captured = witness{n}](connection& peer) -> task<> {
         const local here{*captured, 2};
@@ -719,7 +717,7 @@ TEST_CASE_TEMPLATE("77 sleep_for ends with its connection", Bed, CONFORMANCE_BED
     CHECK(n.wrong.empty());
 }
 
-TEST_CASE_TEMPLATE("77 a deadline passes while a receive waits", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("77 a deadline passes while a receive waits", Bed, CONFORMANCE_BEDS) {
     notes n;
     const auto handler = [captured = witness{n}](connection& peer) -> task<> {
         const local here{*captured, 2};
@@ -737,8 +735,8 @@ TEST_CASE_TEMPLATE("77 a deadline passes while a receive waits", Bed, CONFORMANC
     CHECK(n.frames == 0);
 }
 
-TEST_CASE_TEMPLATE("75 a send that waits for room when nothing can be sent any more has failed",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("75 a send that waits for room when nothing can be sent any more has failed", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool by_deadline : {false, true}) {
         CAPTURE(by_deadline);
         notes n;
@@ -761,9 +759,8 @@ TEST_CASE_TEMPLATE("75 a send that waits for room when nothing can be sent any m
     }
 }
 
-TEST_CASE_TEMPLATE(
-    "74 what an incomplete receive leaves can be taken, and then the end comes again", Bed,
-    CONFORMANCE_BEDS) {
+TEST_ON_BEDS("74 what an incomplete receive leaves can be taken, and then the end comes again", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool exactly : {false, true}) {
         CAPTURE(exactly);
         notes n;
@@ -788,8 +785,8 @@ TEST_CASE_TEMPLATE(
     }
 }
 
-TEST_CASE_TEMPLATE("coroutines: a frame that is made outside of a hook comes from no loop", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("coroutines: a frame that is made outside of a hook comes from no loop", Bed,
+             CONFORMANCE_BEDS) {
     scene<Bed, std::remove_const_t<decltype(echo)>> on{echo};
     on.client.send("x");
     on.until([&] { return on.client.received() == "x"; });

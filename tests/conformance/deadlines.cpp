@@ -61,8 +61,8 @@ tcp::duration time_to_close(stage<Bed>& on, Server& server, std::chrono::millise
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("55 the idle deadline ends who does nothing, and spares who does something", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 the idle deadline ends who does nothing, and spares who does something", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     auto server = on.bed.make(scripted{on.does}, {.idle_timeout = 200ms});
@@ -92,8 +92,8 @@ TEST_CASE_TEMPLATE("55 the idle deadline ends who does nothing, and spares who d
     CHECK(server.statistics().timeouts == 1);
 }
 
-TEST_CASE_TEMPLATE("55 the idle deadline spares who is sent something and says nothing", Bed,
-                   SIMULATED_BEDS) {
+TEST_ON_BEDS("55 the idle deadline spares who is sent something and says nothing", Bed,
+             SIMULATED_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.idle_timeout = 200ms});
     const auto where = on.bed.listen(server);
@@ -108,8 +108,8 @@ TEST_CASE_TEMPLATE("55 the idle deadline spares who is sent something and says n
     CHECK(silent.received() == std::string(20, 'x'));
 }
 
-TEST_CASE_TEMPLATE("55 a deadline is never early, and late by a tick (invariant I)", Bed,
-                   SIMULATED_BEDS) {
+TEST_ON_BEDS("55 a deadline is never early, and late by a tick (invariant I)", Bed,
+             SIMULATED_BEDS) {
     for (const auto length : {1ms, 2ms, 63ms, 64ms, 65ms, 1'000ms, 4'096ms, 20'000ms}) {
         CAPTURE(length.count());
         Bed bed;
@@ -135,7 +135,7 @@ TEST_CASE_TEMPLATE("55 a deadline is never early, and late by a tick (invariant 
     }
 }
 
-TEST_CASE_TEMPLATE("55 on_timeout decides: what it does not end goes on", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 on_timeout decides: what it does not end goes on", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     std::vector<told> all;
     patient handler{&all, {}, [&] { return now_of(on.bed); }};
@@ -156,7 +156,7 @@ TEST_CASE_TEMPLATE("55 on_timeout decides: what it does not end goes on", Bed, C
     CHECK(counted.timeouts == 3);
 }
 
-TEST_CASE_TEMPLATE("71 an on_timeout that throws ends its own connection", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("71 an on_timeout that throws ends its own connection", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     std::vector<told> all;
     patient handler{&all, {}, [&] { return now_of(on.bed); }};
@@ -171,8 +171,8 @@ TEST_CASE_TEMPLATE("71 an on_timeout that throws ends its own connection", Bed, 
     CHECK(server.statistics().closed_by[static_cast<std::size_t>(closed_by::handler_threw)] == 1);
 }
 
-TEST_CASE_TEMPLATE("55 the receive deadline: sending does not help, pausing does not count", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 the receive deadline: sending does not help, pausing does not count", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_open = [](tcp::connection& peer) { peer.pause_receive(); };
     auto server = on.bed.make(scripted{on.does}, {.receive_timeout = 100ms});
@@ -189,8 +189,8 @@ TEST_CASE_TEMPLATE("55 the receive deadline: sending does not help, pausing does
     CHECK(on.bed.until(server, [&] { return client.ended(); }));
 }
 
-TEST_CASE_TEMPLATE("42 the send deadline ends a reader that has stopped, and says what was unsent",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("42 the send deadline ends a reader that has stopped, and says what was unsent", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes) {
         peer.send(std::string(8'000'000, 'r'));
@@ -211,8 +211,7 @@ TEST_CASE_TEMPLATE("42 the send deadline ends a reader that has stopped, and say
     }));  // so that it does not take what it has for all there is
 }
 
-TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared", Bed,
-                   SIMULATED_BEDS) {
+TEST_ON_BEDS("42 a slow reader that takes something now and then is spared", Bed, SIMULATED_BEDS) {
     stage<Bed> on;
     constexpr std::size_t size = 400'000;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes) { peer.send(std::string(size, 'r')); };
@@ -232,8 +231,8 @@ TEST_CASE_TEMPLATE("42 a slow reader that takes something now and then is spared
     CHECK(slow.received_size() == size);
 }
 
-TEST_CASE_TEMPLATE("42 the send deadline begins before one that the connection waits for already",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("42 the send deadline begins before one that the connection waits for already", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server =
         on.bed.make(scripted{on.does},
@@ -250,9 +249,8 @@ TEST_CASE_TEMPLATE("42 the send deadline begins before one that the connection w
     CHECK(now_of(on.bed) - begin < 30s);
 }
 
-TEST_CASE_TEMPLATE(
-    "42 the send deadline counts from when something waits, not from the send before", Bed,
-    SIMULATED_BEDS) {
+TEST_ON_BEDS("42 the send deadline counts from when something waits, not from the send before", Bed,
+             SIMULATED_BEDS) {
     for (const bool later : {false, true}) {
         CAPTURE(later);
         stage<Bed> on;
@@ -283,7 +281,7 @@ TEST_CASE_TEMPLATE(
     }
 }
 
-TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     auto server = on.bed.make(scripted{on.does}, {.lifetime = 150ms});
@@ -293,8 +291,8 @@ TEST_CASE_TEMPLATE("55 the lifetime ends even who is busy", Bed, CONFORMANCE_BED
     CHECK(on.does.closes[0].passed == deadline::lifetime);
 }
 
-TEST_CASE_TEMPLATE("55 a deadline in the tick in which another's hook closes: the close stands",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 a deadline in the tick in which another's hook closes: the close stands", Bed,
+             CONFORMANCE_BEDS) {
     // How long before the deadline the hook is due; both are looked at in one turn of the loop.
     const auto leads = Bed::simulated ? std::vector{0ms, 20ms} : std::vector{50ms};
     for (const auto lead : leads) {
@@ -349,8 +347,8 @@ TEST_CASE_TEMPLATE("55 a deadline in the tick in which another's hook closes: th
     }
 }
 
-TEST_CASE_TEMPLATE("56 a slow drip is ended by the minimum rate; fast and silent ones are not", Bed,
-                   SIMULATED_BEDS) {
+TEST_ON_BEDS("56 a slow drip is ended by the minimum rate; fast and silent ones are not", Bed,
+             SIMULATED_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.min_receive_rate = 100});
     const auto where = on.bed.listen(server);
@@ -373,7 +371,7 @@ TEST_CASE_TEMPLATE("56 a slow drip is ended by the minimum rate; fast and silent
     CHECK_FALSE(silent.ended());
 }
 
-TEST_CASE_TEMPLATE("55 many deadlines at once: whichever comes first", Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("55 many deadlines at once: whichever comes first", Bed, SIMULATED_BEDS) {
     const tcp::options all{
         .idle_timeout = 3s, .receive_timeout = 2s, .send_timeout = 1s, .lifetime = 10s};
     stage<Bed> on;
@@ -391,8 +389,8 @@ TEST_CASE_TEMPLATE("55 many deadlines at once: whichever comes first", Bed, SIMU
         on.bed.until(server, [&] { return silent.ended() && (busy.ended() || busy.was_reset()); }));
 }
 
-TEST_CASE_TEMPLATE("58 timers of a connection that is over, while the engine still holds it", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("58 timers of a connection that is over, while the engine still holds it", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t count = 40;
     enum class how { aborted, closed, reset };
     for (const how ending : {how::aborted, how::closed, how::reset}) {
@@ -453,8 +451,8 @@ TEST_CASE_TEMPLATE("58 timers of a connection that is over, while the engine sti
     }
 }
 
-TEST_CASE_TEMPLATE("58 a timer that is started in its own call: what the call captured stays", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("58 a timer that is started in its own call: what the call captured stays", Bed,
+             CONFORMANCE_BEDS) {
     static std::vector<long> seen;  // a capture has room for two words
     seen.clear();
     tcp::timer alarm;
@@ -476,9 +474,8 @@ TEST_CASE_TEMPLATE("58 a timer that is started in its own call: what the call ca
     CHECK_FALSE(client.ended());
 }
 
-TEST_CASE_TEMPLATE(
-    "58 two timers in one tick, each ends the connection of the other: one is called", Bed,
-    CONFORMANCE_BEDS) {
+TEST_ON_BEDS("58 two timers in one tick, each ends the connection of the other: one is called", Bed,
+             CONFORMANCE_BEDS) {
     int called = 0;
     tcp::timer alarms[2];
     stage<Bed> on;
@@ -511,8 +508,7 @@ TEST_CASE_TEMPLATE(
     CHECK(on.does.closes.size() == 1);
 }
 
-TEST_CASE_TEMPLATE("55 a peer that reads slowly is not one that reads nothing", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("55 a peer that reads slowly is not one that reads nothing", Bed, CONFORMANCE_BEDS) {
     // The system says that there is room when much has left: long after the peer took the first.
     constexpr std::size_t queued = 600'000;
     const auto seed = [](deadline which) { return static_cast<std::uint64_t>(which) + 1; };

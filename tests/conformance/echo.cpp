@@ -6,7 +6,7 @@
 
 #include "beds.hpp"
 
-TEST_CASE_TEMPLATE("21 one-byte segments: exact bytes", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("21 one-byte segments: exact bytes", Bed, CONFORMANCE_BEDS) {
     Bed bed;
     auto server = bed.make(tcp::echo{});
     const auto where = bed.listen(server);
@@ -27,7 +27,7 @@ TEST_CASE_TEMPLATE("21 one-byte segments: exact bytes", Bed, CONFORMANCE_BEDS) {
     CHECK(bed.until(server, [&] { return server.statistics().open == 0; }));
 }
 
-TEST_CASE_TEMPLATE("27 megabytes in any cutting: in order, once", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("27 megabytes in any cutting: in order, once", Bed, CONFORMANCE_BEDS) {
     Bed bed;
     auto server = bed.make(tcp::echo{});
     const auto where = bed.listen(server);
@@ -40,7 +40,7 @@ TEST_CASE_TEMPLATE("27 megabytes in any cutting: in order, once", Bed, CONFORMAN
     CHECK(client.received() == sent);
 }
 
-TEST_CASE_TEMPLATE("options::spin changes nothing but who waits", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("options::spin changes nothing but who waits", Bed, CONFORMANCE_BEDS) {
     using namespace std::chrono_literals;
     for (const tcp::duration spin :
          {tcp::duration{1us}, tcp::duration{300us}, tcp::duration{50ms}}) {

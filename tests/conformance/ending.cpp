@@ -86,8 +86,8 @@ bool live(Stage& on, Server& server, Client& client, const bool& performed) {
 
 // ---- 43 ----
 
-TEST_CASE_TEMPLATE("43 close(), abort() or a throw inside every hook: one on_close", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("43 close(), abort() or a throw inside every hook: one on_close", Bed,
+             CONFORMANCE_BEDS) {
     for (const hook where : every_hook) {
         for (const act what : every_act) {
             CAPTURE(static_cast<int>(where));
@@ -133,7 +133,7 @@ TEST_CASE_TEMPLATE("43 close(), abort() or a throw inside every hook: one on_clo
     }
 }
 
-TEST_CASE_TEMPLATE("43 the same without on_end", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("43 the same without on_end", Bed, CONFORMANCE_BEDS) {
     for (const hook where : {hook::open, hook::data, hook::writable, hook::close}) {
         for (const act what : every_act) {
             CAPTURE(static_cast<int>(where));
@@ -160,8 +160,8 @@ TEST_CASE_TEMPLATE("43 the same without on_end", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE_TEMPLATE("43 one hook ends all the others, which have data and hooks of their own", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("43 one hook ends all the others, which have data and hooks of their own", Bed,
+             CONFORMANCE_BEDS) {
     for (const act what : {act::close, act::abort}) {
         CAPTURE(static_cast<int>(what));
         stage<Bed> on;
@@ -199,7 +199,7 @@ TEST_CASE_TEMPLATE("43 one hook ends all the others, which have data and hooks o
     }
 }
 
-TEST_CASE_TEMPLATE("43 a handler that throws leaves the others alone", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("43 a handler that throws leaves the others alone", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) {
         peer.send(data);
@@ -221,8 +221,8 @@ TEST_CASE_TEMPLATE("43 a handler that throws leaves the others alone", Bed, CONF
 
 // ---- 45 ----
 
-TEST_CASE_TEMPLATE("45 the peer half-closes: what was queued and what is still sent arrives", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("45 the peer half-closes: what was queued and what is still sent arrives", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool by_close : {true, false}) {
         CAPTURE(by_close);
         stage<Bed> on;
@@ -266,8 +266,8 @@ TEST_CASE_TEMPLATE("45 the peer half-closes: what was queued and what is still s
     }
 }
 
-TEST_CASE_TEMPLATE("45 after the peer's end the connection stays as long as the handler wants", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("45 after the peer's end the connection stays as long as the handler wants", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection&, tcp::bytes data) {
         tcp::connection& finished = *on.does.peers[0];
@@ -292,8 +292,7 @@ TEST_CASE_TEMPLATE("45 after the peer's end the connection stays as long as the 
     CHECK(on.does.closes[0].by == closed_by::handler_closed);
 }
 
-TEST_CASE_TEMPLATE("45 without on_end: what was queued is sent, then closed", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("45 without on_end: what was queued is sent, then closed", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string reply = pattern(900'000);
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
@@ -316,7 +315,7 @@ TEST_CASE_TEMPLATE("45 without on_end: what was queued is sent, then closed", Be
 
 // ---- 46, 47 ----
 
-TEST_CASE_TEMPLATE("46 the server half-closes: it still receives", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("46 the server half-closes: it still receives", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_open = [](tcp::connection& peer) {
         peer.send("ready");
@@ -339,7 +338,7 @@ TEST_CASE_TEMPLATE("46 the server half-closes: it still receives", Bed, CONFORMA
     CHECK_FALSE(client.was_reset());
 }
 
-TEST_CASE_TEMPLATE("46 a half-close waits for the queue", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("46 a half-close waits for the queue", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string reply = pattern(500'000);
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
@@ -367,7 +366,7 @@ TEST_CASE_TEMPLATE("46 a half-close waits for the queue", Bed, CONFORMANCE_BEDS)
     CHECK(on.does.closes[0].by == closed_by::peer_finished);
 }
 
-TEST_CASE_TEMPLATE("47 both half-closes at once, twice, with close", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("47 both half-closes at once, twice, with close", Bed, CONFORMANCE_BEDS) {
     struct way {
         void (*server)(tcp::connection&);
         bool client_finishes_first;
@@ -424,8 +423,7 @@ TEST_CASE_TEMPLATE("47 both half-closes at once, twice, with close", Bed, CONFOR
 
 // ---- 48 ----
 
-TEST_CASE_TEMPLATE("48 close with unread input: the reply is not destroyed", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("48 close with unread input: the reply is not destroyed", Bed, CONFORMANCE_BEDS) {
     for (const bool paused : {false, true}) {
         CAPTURE(paused);
         stage<Bed> on;
@@ -471,8 +469,7 @@ TEST_CASE_TEMPLATE("48 close with unread input: the reply is not destroyed", Bed
     }
 }
 
-TEST_CASE_TEMPLATE("48 close() in on_open to a client that has sent already", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("48 close() in on_open to a client that has sent already", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_open = [](tcp::connection& peer) {
         peer.send("busy, come back later");
@@ -499,7 +496,7 @@ TEST_CASE_TEMPLATE("48 close() in on_open to a client that has sent already", Be
 
 // ---- 49 ----
 
-TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t queued : sizes{0, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -534,8 +531,8 @@ TEST_CASE_TEMPLATE("49 abort: the peer sees a reset", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE_TEMPLATE("49 what a hook sent before abort() or a throw counts as unsent", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("49 what a hook sent before abort() or a throw counts as unsent", Bed,
+             CONFORMANCE_BEDS) {
     for (const act what : {act::abort, act::throw_exception}) {
         for (const int kind : {0, 1, 2}) {
             CAPTURE(static_cast<int>(what));
@@ -558,8 +555,8 @@ TEST_CASE_TEMPLATE("49 what a hook sent before abort() or a throw counts as unse
     }
 }
 
-TEST_CASE_TEMPLATE("49 abort after close(), or a throw: a reset too, not a FIN that looks complete",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("49 abort after close(), or a throw: a reset too, not a FIN that looks complete", Bed,
+             CONFORMANCE_BEDS) {
     for (const act what : {act::abort, act::throw_exception}) {
         CAPTURE(static_cast<int>(what));
         stage<Bed> on;
@@ -581,8 +578,7 @@ TEST_CASE_TEMPLATE("49 abort after close(), or a throw: a reset too, not a FIN t
     }
 }
 
-TEST_CASE_TEMPLATE("49 abort of a connection that close() left with a queue", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("49 abort of a connection that close() left with a queue", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
         if (tcp::as_text(data) == "abort") return on.does.peers[0]->abort();
@@ -607,8 +603,8 @@ TEST_CASE_TEMPLATE("49 abort of a connection that close() left with a queue", Be
     CHECK_FALSE(client.ended());
 }
 
-TEST_CASE_TEMPLATE("49 abort of a connection that close() left with nothing but a peer to wait for",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("49 abort of a connection that close() left with nothing but a peer to wait for", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
         if (tcp::as_text(data) == "abort") return on.does.peers[0]->abort();
@@ -669,8 +665,8 @@ TEST_CASE("50 close while a receive is armed: the peer sees FIN within 50 ms (K)
 
 // ---- 51 ----
 
-TEST_CASE_TEMPLATE("51 descriptors and slots used again at once: no event reaches another", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("51 descriptors and slots used again at once: no event reaches another", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     struct life {
         std::string token;
@@ -722,7 +718,7 @@ TEST_CASE_TEMPLATE("51 descriptors and slots used again at once: no event reache
     CHECK(mixed_up == 0);
 }
 
-TEST_CASE_TEMPLATE("51 a slot that is used again remembers nothing", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("51 a slot that is used again remembers nothing", Bed, CONFORMANCE_BEDS) {
     // What the one before has behind it: its own end, or the peer's.
     using past = void (*)(tcp::connection&);
     constexpr auto nothing = [](tcp::connection&) {};
@@ -944,7 +940,7 @@ std::int64_t end_at_once(std::size_t count, ending how) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("52 20,000 closes at once: no recursion, and linear (S)", Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("52 20,000 closes at once: no recursion, and linear (S)", Bed, SIMULATED_BEDS) {
     for (const ending how : {ending::stopped, ending::drained, ending::closed_by_one,
                              ending::aborted_by_one, ending::deadline}) {
         CAPTURE(static_cast<int>(how));
@@ -970,8 +966,7 @@ TEST_CASE("52 as many closes at once as there are descriptors (K)") {
     }
 }
 
-TEST_CASE_TEMPLATE("52 each on_close ends another connection: no recursion", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("52 each on_close ends another connection: no recursion", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     stack_span stack;
     on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) {
@@ -1022,8 +1017,7 @@ TEST_CASE("53 an administrator's kill (ss -K): system_error, and the peer sees a
 
 // ---- 54 ----
 
-TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("54 close to a peer that never reads ends at close_timeout", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t queued = 1'000'000;
     stage<Bed> on;
     tcp::duration closed_at, taken_at, over_at;
@@ -1057,8 +1051,7 @@ TEST_CASE_TEMPLATE("54 close to a peer that never reads ends at close_timeout", 
     CHECK_FALSE(client.ended());
 }
 
-TEST_CASE_TEMPLATE("54 close to a peer that vanished ends at close_timeout (S)", Bed,
-                   SIMULATED_BEDS) {
+TEST_ON_BEDS("54 close to a peer that vanished ends at close_timeout (S)", Bed, SIMULATED_BEDS) {
     for (const std::size_t queued : sizes{0, 500'000}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -1083,8 +1076,8 @@ TEST_CASE_TEMPLATE("54 close to a peer that vanished ends at close_timeout (S)",
     }
 }
 
-TEST_CASE_TEMPLATE("54 with everything sent by close_timeout the rest is the system's", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("54 with everything sent by close_timeout the rest is the system's", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string reply = pattern(20'000);
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
@@ -1107,7 +1100,7 @@ TEST_CASE_TEMPLATE("54 with everything sent by close_timeout the rest is the sys
     CHECK_FALSE(client.was_reset());
 }
 
-TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t queued : sizes{0, 5, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -1139,8 +1132,8 @@ TEST_CASE_TEMPLATE("54 a close_timeout of 0 waits for no peer", Bed, CONFORMANCE
     }
 }
 
-TEST_CASE_TEMPLATE("54 many close deadlines: each at its own time, those that finish spared", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("54 many close deadlines: each at its own time, those that finish spared", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         peer.send(std::string(300'000, 'x'));
@@ -1185,7 +1178,7 @@ TEST_CASE_TEMPLATE("54 many close deadlines: each at its own time, those that fi
 
 // ---- resets ----
 
-TEST_CASE_TEMPLATE("30 a reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("30 a reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {
     for (const bool queued : {false, true}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -1215,8 +1208,8 @@ TEST_CASE_TEMPLATE("30 a reset in mid-message: one on_close that says so", Bed, 
     }
 }
 
-TEST_CASE_TEMPLATE("a reset after the peer's end, while the handler takes its time", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a reset after the peer's end, while the handler takes its time", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         if (peer.send_queue_size() == 0) peer.send(std::string(900'000, 'x'));
@@ -1236,8 +1229,8 @@ TEST_CASE_TEMPLATE("a reset after the peer's end, while the handler takes its ti
     CHECK(on.does.ends == 1);
 }
 
-TEST_CASE_TEMPLATE("a reset after close(): with a queue it is the reason, without it is none", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a reset after close(): with a queue it is the reason, without it is none", Bed,
+             CONFORMANCE_BEDS) {
     for (const std::size_t queued : sizes{0, 1'000'000}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -1260,8 +1253,8 @@ TEST_CASE_TEMPLATE("a reset after close(): with a queue it is the reason, withou
     }
 }
 
-TEST_CASE_TEMPLATE("a reset that the reply of the last hook meets: the reason, though it closes",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a reset that the reply of the last hook meets: the reason, though it closes", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool copied : {false, true}) {
         CAPTURE(copied);
         stage<Bed> on;

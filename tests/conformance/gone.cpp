@@ -27,8 +27,8 @@ using conformance::scripted;
 using conformance::stage;
 using tcp::closed_by;
 
-TEST_CASE_TEMPLATE("a peer that is gone is over though receiving is paused, once a send has failed",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a peer that is gone is over though receiving is paused, once a send has failed", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     tcp::connection_handle peer;
     on.does.on_data = [&](tcp::connection& c, tcp::bytes) {
@@ -49,8 +49,7 @@ TEST_CASE_TEMPLATE("a peer that is gone is over though receiving is paused, once
     CHECK(server.statistics().open == 0);
 }
 
-TEST_CASE_TEMPLATE("a coroutine that only sends hears that its peer is gone", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a coroutine that only sends hears that its peer is gone", Bed, CONFORMANCE_BEDS) {
     for (const bool said_something : {false, true}) {
         CAPTURE(said_something);
         Bed bed;
@@ -178,8 +177,8 @@ TEST_CASE("what a timer asks of another connection is done before the turn ends"
 }
 
 // As far as the system takes it at once.
-TEST_CASE_TEMPLATE("what a handle sends before stop() leaves", Bed, conformance::system_bed,
-                   conformance::fair_bed) {
+TEST_ON_BEDS("what a handle sends before stop() leaves", Bed, conformance::system_bed,
+             conformance::fair_bed) {
     stage<Bed> on;
     tcp::connection_handle peer;
     on.does.on_open = [&](tcp::connection& c) { peer = c.handle(); };

@@ -150,8 +150,8 @@ struct rooms {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("41 what a group is sent reaches its members, those alone, in order", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 what a group is sent reaches its members, those alone, in order", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -192,8 +192,8 @@ TEST_CASE_TEMPLATE("41 what a group is sent reaches its members, those alone, in
     CHECK(outside.received() == "");
 }
 
-TEST_CASE_TEMPLATE("41 handles and groups: what one place sends arrives in that order", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 handles and groups: what one place sends arrives in that order", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -221,8 +221,8 @@ TEST_CASE_TEMPLATE("41 handles and groups: what one place sends arrives in that 
     CHECK(second.received() == of_second);
 }
 
-TEST_CASE_TEMPLATE("41 a member sends to its group in a hook, and gets it, too, after the hook",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 a member sends to its group in a hook, and gets it, too, after the hook", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -242,8 +242,8 @@ TEST_CASE_TEMPLATE("41 a member sends to its group in a hook, and gets it, too, 
     CHECK(first.received() == "first. said. first. ");
 }
 
-TEST_CASE_TEMPLATE("41 joining twice, joining another, leaving, being in two groups", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 joining twice, joining another, leaving, being in two groups", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -282,7 +282,7 @@ TEST_CASE_TEMPLATE("41 joining twice, joining another, leaving, being in two gro
     CHECK(client.received() == expected);
 }
 
-TEST_CASE_TEMPLATE("41 copies of a member are in no group", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 copies of a member are in no group", Bed, CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -295,7 +295,7 @@ TEST_CASE_TEMPLATE("41 copies of a member are in no group", Bed, CONFORMANCE_BED
     CHECK(client.received() == "once");
 }
 
-TEST_CASE_TEMPLATE("41 who ends leaves, the others stay", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 who ends leaves, the others stay", Bed, CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -335,7 +335,7 @@ TEST_CASE_TEMPLATE("41 who ends leaves, the others stay", Bed, CONFORMANCE_BEDS)
     CHECK(stays.received() == expected);
 }
 
-TEST_CASE_TEMPLATE("41 a member that ends between a send and its arrival", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 a member that ends between a send and its arrival", Bed, CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -366,8 +366,8 @@ TEST_CASE_TEMPLATE("41 a member that ends between a send and its arrival", Bed, 
     CHECK(on.a.size() == 1);
 }
 
-TEST_CASE_TEMPLATE("41 the group is destroyed before its members, with mail under way", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 the group is destroyed before its members, with mail under way", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
@@ -393,8 +393,8 @@ TEST_CASE_TEMPLATE("41 the group is destroyed before its members, with mail unde
     CHECK(on.bed.until(server, [&] { return client.received().ends_with('!'); }));
 }
 
-TEST_CASE_TEMPLATE("41 the server is destroyed before the group, with mail under way", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 the server is destroyed before the group, with mail under way", Bed,
+             CONFORMANCE_BEDS) {
     rooms<Bed> on;
     for (int round = 0; round != 2; ++round) {
         auto server = on.bed.make(guest{on.shared});
@@ -416,7 +416,7 @@ TEST_CASE_TEMPLATE("41 the server is destroyed before the group, with mail under
 }
 
 TEST_CASE("41 a group of two servers (S)") {
-    rooms<conformance::fair_bed> on;
+    rooms<conformance::simulated_bed> on;
     auto first = on.bed.make(guest{on.shared}), second = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(first);
     const tcp::endpoint elsewhere = second.bind(tcp::endpoint::parse("127.0.0.1:8"));
@@ -437,7 +437,7 @@ TEST_CASE("41 a group of two servers (S)") {
     CHECK(one.received() == "both");
 }
 
-TEST_CASE_TEMPLATE("41 a slow member is ended alone, at send_queue_limit", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 a slow member is ended alone, at send_queue_limit", Bed, CONFORMANCE_BEDS) {
     rooms<Bed> on;
     constexpr std::size_t limit = 300'000, size = 10'000, count = 200;
     auto server =
@@ -470,7 +470,7 @@ TEST_CASE_TEMPLATE("41 a slow member is ended alone, at send_queue_limit", Bed, 
     CHECK(on.bed.until(server, [&] { return slow.was_reset(); }));
 }
 
-TEST_CASE_TEMPLATE("41 one buffer to 10,000 connections", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 one buffer to 10,000 connections", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t members = Bed::simulated ? 10'000 : 200;  // descriptors are few
     rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
@@ -497,7 +497,7 @@ TEST_CASE_TEMPLATE("41 one buffer to 10,000 connections", Bed, CONFORMANCE_BEDS)
     CHECK(server.statistics().bytes_sent == members * 3 * text.size());
 }
 
-TEST_CASE_TEMPLATE("41 what 100 members do not read stands in memory once", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 what 100 members do not read stands in memory once", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t members = 100, size = 1024 * 1024;
     rooms<Bed> on;
     if constexpr (Bed::simulated) {  // what the network holds is little
@@ -568,7 +568,7 @@ TEST_CASE("41 another thread sends while connections join and leave (K)") {
     }
 }
 
-TEST_CASE_TEMPLATE("41 who joins in on_close only leaves where it was", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("41 who joins in on_close only leaves where it was", Bed, CONFORMANCE_BEDS) {
     struct moves {
         group* from;
         group* to;

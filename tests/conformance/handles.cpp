@@ -79,7 +79,7 @@ std::string numbers(std::size_t first, std::size_t end) {
 
 // ---- sending ----
 
-TEST_CASE_TEMPLATE("40 a handle's sends of every kind arrive, in order", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 a handle's sends of every kind arrive, in order", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.kernel_send_buffer = 4096});
     auto client = opened(on, server, on.bed.listen(server));
@@ -112,8 +112,7 @@ TEST_CASE_TEMPLATE("40 a handle's sends of every kind arrive, in order", Bed, CO
     CHECK(server.statistics().bytes_sent == expected.size());
 }
 
-TEST_CASE_TEMPLATE("40 what one place sends and posts arrives in that order", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 what one place sends and posts arrives in that order", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -132,7 +131,7 @@ TEST_CASE_TEMPLATE("40 what one place sends and posts arrives in that order", Be
     CHECK(difference(client.received(), expected) == "");
 }
 
-TEST_CASE_TEMPLATE("40 from its own hook: after what the hook itself sent", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 from its own hook: after what the hook itself sent", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     std::string expected = "opened. later. ";
     on.does.on_open = [](tcp::connection& peer) {
@@ -162,7 +161,7 @@ TEST_CASE_TEMPLATE("40 from its own hook: after what the hook itself sent", Bed,
     CHECK(difference(client.received(), expected) == "");
 }
 
-TEST_CASE_TEMPLATE("40 from the hooks of another connection, on_close too", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 from the hooks of another connection, on_close too", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     on.does.on_data = [&](tcp::connection&, tcp::bytes) { CHECK(on.handles[0].send("data. ")); };
     on.does.on_end = [&](tcp::connection& peer) {
@@ -187,8 +186,8 @@ TEST_CASE_TEMPLATE("40 from the hooks of another connection, on_close too", Bed,
     CHECK(other.received_size() == 0);
 }
 
-TEST_CASE_TEMPLATE("40 a handle's sends count for the marks and the limit of the queue", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 a handle's sends count for the marks and the limit of the queue", Bed,
+             CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.high_mark = 600'000,
                                                   .low_mark = 1'000,
@@ -233,7 +232,7 @@ TEST_CASE("38 a handle of nobody") {
     CHECK(is_over(moved));
 }
 
-TEST_CASE_TEMPLATE("38 copies, moves and comparison", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("38 copies, moves and comparison", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
@@ -274,7 +273,7 @@ TEST_CASE_TEMPLATE("38 copies, moves and comparison", Bed, CONFORMANCE_BEDS) {
     CHECK(second.received() == "DC");
 }
 
-TEST_CASE_TEMPLATE("38 after the end: not_open, in on_close already", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("38 after the end: not_open, in on_close already", Bed, CONFORMANCE_BEDS) {
     for (const bool aborted : {false, true}) {
         CAPTURE(aborted);
         handle_stage<Bed> on;
@@ -302,7 +301,7 @@ TEST_CASE_TEMPLATE("38 after the end: not_open, in on_close already", Bed, CONFO
     }
 }
 
-TEST_CASE_TEMPLATE("38 after close() it is open until on_close", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("38 after close() it is open until on_close", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -324,7 +323,7 @@ TEST_CASE_TEMPLATE("38 after close() it is open until on_close", Bed, CONFORMANC
     CHECK_FALSE(client.was_reset());
 }
 
-TEST_CASE_TEMPLATE("38 in on_close the connection's handle names nobody", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("38 in on_close the connection's handle names nobody", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     std::vector<connection_handle> of_the_dead;
     on.does.on_close = [&](tcp::connection& peer, const tcp::close_reason&) {
@@ -347,8 +346,8 @@ TEST_CASE_TEMPLATE("38 in on_close the connection's handle names nobody", Bed, C
     }
 }
 
-TEST_CASE_TEMPLATE("51 a connection in the same slot gets nothing of what stale handles send", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("51 a connection in the same slot gets nothing of what stale handles send", Bed,
+             CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     std::map<tcp::connection*, std::size_t> used;
     on.does.on_open = [&](tcp::connection& peer) {
@@ -381,8 +380,7 @@ TEST_CASE_TEMPLATE("51 a connection in the same slot gets nothing of what stale 
     CHECK(used.size() < 5);
 }
 
-TEST_CASE_TEMPLATE("51 mail for one that ended is not for the next in its slot", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("51 mail for one that ended is not for the next in its slot", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto held = std::make_shared<int>();
     tcp::connection* last = nullptr;
@@ -443,8 +441,7 @@ TEST_CASE_TEMPLATE("51 mail for one that ended is not for the next in its slot",
 
 // ---- what does not leave ----
 
-TEST_CASE_TEMPLATE("40 sent after close(): counted, and the end stays graceful", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 sent after close(): counted, and the end stays graceful", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) {
         CHECK(peer.send(data));
@@ -473,8 +470,8 @@ TEST_CASE_TEMPLATE("40 sent after close(): counted, and the end stays graceful",
     CHECK(server.statistics().bytes_sent == 1);
 }
 
-TEST_CASE_TEMPLATE("40 sent in the hook that ends it: counted, and graceful where that was", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 sent in the hook that ends it: counted, and graceful where that was", Bed,
+             CONFORMANCE_BEDS) {
     enum class way { close, close_after_end, abort, throwing };
     for (const way how : {way::close, way::close_after_end, way::abort, way::throwing}) {
         CAPTURE(static_cast<int>(how));
@@ -521,8 +518,8 @@ TEST_CASE_TEMPLATE("40 sent in the hook that ends it: counted, and graceful wher
     }
 }
 
-TEST_CASE_TEMPLATE("40 sent around a posted abort(): what was queued and what waits is unsent", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 sent around a posted abort(): what was queued and what waits is unsent", Bed,
+             CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
@@ -543,7 +540,7 @@ TEST_CASE_TEMPLATE("40 sent around a posted abort(): what was queued and what wa
     CHECK(other.received() == "for the other, too");
 }
 
-TEST_CASE_TEMPLATE("40 sent after shutdown_send(): counted", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 sent after shutdown_send(): counted", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -562,7 +559,7 @@ TEST_CASE_TEMPLATE("40 sent after shutdown_send(): counted", Bed, CONFORMANCE_BE
 }
 
 TEST_CASE("40 sent after the peer's reset, while what it sent before is still shown (S)") {
-    handle_stage<conformance::fair_bed> on;
+    handle_stage<conformance::simulated_bed> on;
     on.does.on_open = [&](tcp::connection& peer) {
         on.handles.push_back(peer.handle());
         peer.pause_receive();
@@ -587,7 +584,7 @@ TEST_CASE("40 sent after the peer's reset, while what it sent before is still sh
     CHECK(on.does.closes[0].unsent == 13);
 }
 
-TEST_CASE_TEMPLATE("40 sent while the server stops: sent or unsent", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 sent while the server stops: sent or unsent", Bed, CONFORMANCE_BEDS) {
     for (const bool destroyed : {false, true}) {
         CAPTURE(destroyed);
         handle_stage<Bed> on;
@@ -615,7 +612,7 @@ TEST_CASE_TEMPLATE("40 sent while the server stops: sent or unsent", Bed, CONFOR
 
 // ---- posting ----
 
-TEST_CASE_TEMPLATE("40 a post runs as a hook of its connection", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 a post runs as a hook of its connection", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
@@ -655,7 +652,7 @@ TEST_CASE_TEMPLATE("40 a post runs as a hook of its connection", Bed, CONFORMANC
     CHECK(on.does.closes[0].by == closed_by::peer_finished);
 }
 
-TEST_CASE_TEMPLATE("71 a post that throws ends its connection only", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("71 a post that throws ends its connection only", Bed, CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
@@ -682,8 +679,8 @@ TEST_CASE_TEMPLATE("71 a post that throws ends its connection only", Bed, CONFOR
     CHECK(server.statistics().closed_by[static_cast<std::size_t>(closed_by::handler_threw)] == 2);
 }
 
-TEST_CASE_TEMPLATE("40 a post to one that ended meanwhile is destroyed and not called", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 a post to one that ended meanwhile is destroyed and not called", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool from_inside : {false, true}) {
         CAPTURE(from_inside);
         handle_stage<Bed> on;
@@ -714,8 +711,8 @@ TEST_CASE_TEMPLATE("40 a post to one that ended meanwhile is destroyed and not c
     }
 }
 
-TEST_CASE_TEMPLATE("40 what is posted may be anything that can be moved and called", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 what is posted may be anything that can be moved and called", Bed,
+             CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -744,8 +741,8 @@ TEST_CASE_TEMPLATE("40 what is posted may be anything that can be moved and call
     CHECK(client.received() == expected);
 }
 
-TEST_CASE_TEMPLATE("40 a post that posts itself again lets the others have their turn", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 a post that posts itself again lets the others have their turn", Bed,
+             CONFORMANCE_BEDS) {
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
@@ -776,8 +773,8 @@ TEST_CASE_TEMPLATE("40 a post that posts itself again lets the others have their
     CHECK(calls_at_echo < 1'000);
 }
 
-TEST_CASE_TEMPLATE("69 10,000 posts to 10 connections at once: each is called once, in order", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("69 10,000 posts to 10 connections at once: each is called once, in order", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t count = 10'000, connections = 10;
     handle_stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
@@ -809,7 +806,7 @@ TEST_CASE_TEMPLATE("69 10,000 posts to 10 connections at once: each is called on
 
 // ---- the server ----
 
-TEST_CASE_TEMPLATE("40 handles outlive the server and say not_open", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 handles outlive the server and say not_open", Bed, CONFORMANCE_BEDS) {
     std::vector<connection_handle> kept;
     {
         handle_stage<Bed> on;
@@ -831,8 +828,7 @@ TEST_CASE_TEMPLATE("40 handles outlive the server and say not_open", Bed, CONFOR
     CHECK(is_over(copy));
 }
 
-TEST_CASE_TEMPLATE("40 the server is destroyed, or stops, in what is posted", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("40 the server is destroyed, or stops, in what is posted", Bed, CONFORMANCE_BEDS) {
     for (const bool destroyed : {false, true}) {
         CAPTURE(destroyed);
         handle_stage<Bed> on;

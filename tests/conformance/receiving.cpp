@@ -314,7 +314,7 @@ private:
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("22 data and FIN together: all data, then one end", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("22 data and FIN together: all data, then one end", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t size : sizes{0, 1, 4096, 30'000, 65'536, 65'537, 300'000}) {
         CAPTURE(size);
         study seen;
@@ -337,7 +337,7 @@ TEST_CASE_TEMPLATE("22 data and FIN together: all data, then one end", Bed, CONF
     }
 }
 
-TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("22 data and FIN together, to a handler without on_end", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t size : sizes{0, 1, 30'000, 300'000}) {
         CAPTURE(size);
         stage<Bed> on;
@@ -355,8 +355,8 @@ TEST_CASE_TEMPLATE("22 data and FIN together, to a handler without on_end", Bed,
     }
 }
 
-TEST_CASE_TEMPLATE("23 reading paused while much waits: memory bounded, all there on resuming", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("23 reading paused while much waits: memory bounded, all there on resuming", Bed,
+             CONFORMANCE_BEDS) {
     const std::size_t size = Bed::simulated ? 2'000'000 : 64 << 20;
     const std::string sent = pattern(size);
     for (const bool at_once : {true, false}) {
@@ -386,7 +386,7 @@ TEST_CASE_TEMPLATE("23 reading paused while much waits: memory bounded, all ther
     }
 }
 
-TEST_CASE_TEMPLATE("24 paused inside on_data: no further call", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("24 paused inside on_data: no further call", Bed, CONFORMANCE_BEDS) {
     study seen;
     seen.at_data = [](tcp::connection& peer, tcp::bytes) { peer.pause_receive(); };
     laboratory<Bed> lab{seen, {.receive_buffer = 1000}};
@@ -412,7 +412,7 @@ TEST_CASE_TEMPLATE("24 paused inside on_data: no further call", Bed, CONFORMANCE
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("24 paused and resumed inside on_data: nothing is lost", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("24 paused and resumed inside on_data: nothing is lost", Bed, CONFORMANCE_BEDS) {
     study seen;
     seen.at_data = [](tcp::connection& peer, tcp::bytes) {
         peer.pause_receive();
@@ -429,8 +429,8 @@ TEST_CASE_TEMPLATE("24 paused and resumed inside on_data: nothing is lost", Bed,
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("25 FIN or reset while paused: no spin, and nothing lost on resuming", Bed,
-                   counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN or reset while paused: no spin, and nothing lost on resuming", Bed,
+             counting_bed AND_SIMULATED_BEDS) {
     for (const bool reset : {false, true}) {
         for (const std::size_t size : sizes{0, 20'000}) {
             CAPTURE(reset);
@@ -459,7 +459,7 @@ TEST_CASE_TEMPLATE("25 FIN or reset while paused: no spin, and nothing lost on r
     }
 }
 
-TEST_CASE_TEMPLATE("25 FIN and then a reset while paused", Bed, counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN and then a reset while paused", Bed, counting_bed AND_SIMULATED_BEDS) {
     study seen;
     seen.at_open = pause_it;
     seen.at_end = [](tcp::connection&) {};  // goes on, and would not notice by itself
@@ -479,8 +479,8 @@ TEST_CASE_TEMPLATE("25 FIN and then a reset while paused", Bed, counting_bed AND
     CHECK(seen.reason.by == closed_by::peer_reset);
 }
 
-TEST_CASE_TEMPLATE("25 FIN while paused on a connection that has finished sending", Bed,
-                   counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN while paused on a connection that has finished sending", Bed,
+             counting_bed AND_SIMULATED_BEDS) {
     study seen;
     seen.at_open = [](tcp::connection& peer) {
         peer.pause_receive();
@@ -501,8 +501,8 @@ TEST_CASE_TEMPLATE("25 FIN while paused on a connection that has finished sendin
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("25 FIN or reset while the high mark pauses it", Bed,
-                   counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN or reset while the high mark pauses it", Bed,
+             counting_bed AND_SIMULATED_BEDS) {
     for (const bool reset : {false, true}) {
         for (const bool user_too : {false, true}) {
             CAPTURE(reset);
@@ -661,8 +661,7 @@ TEST_CASE("28 a connection that floods does not hold up those that ping") {
     }));
 }
 
-TEST_CASE_TEMPLATE("28 a handler that is never done does not hold up the others", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("28 a handler that is never done does not hold up the others", Bed, CONFORMANCE_BEDS) {
     study seen;
     seen.taking = [](tcp::connection& peer, tcp::bytes) -> std::size_t {
         peer.pause_receive();
@@ -757,7 +756,7 @@ TEST_CASE("29 a signal at urgent data does not keep what is behind it") {
     CHECK(late < 3);  // a signal before anything of it was received leaves no trace
 }
 
-TEST_CASE_TEMPLATE("30 reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("30 reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {
     for (const bool was_seen : {true, false}) {
         CAPTURE(was_seen);
         study seen;
@@ -783,7 +782,7 @@ TEST_CASE_TEMPLATE("30 reset in mid-message: one on_close that says so", Bed, CO
     }
 }
 
-TEST_CASE_TEMPLATE("30 reset after the peer has finished", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("30 reset after the peer has finished", Bed, CONFORMANCE_BEDS) {
     for (const bool paused : {false, true}) {
         CAPTURE(paused);
         study seen;
@@ -808,7 +807,7 @@ TEST_CASE_TEMPLATE("30 reset after the peer has finished", Bed, CONFORMANCE_BEDS
     }
 }
 
-TEST_CASE_TEMPLATE("31 a message in every cutting", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 a message in every cutting", Bed, CONFORMANCE_BEDS) {
     const std::string message = frame("abc") + frame("") + frame("defg");
     const std::size_t places = message.size() - 1;
     study seen;
@@ -837,8 +836,8 @@ TEST_CASE_TEMPLATE("31 a message in every cutting", Bed, CONFORMANCE_BEDS) {
     CHECK(seen.repeats == 0);
 }
 
-TEST_CASE_TEMPLATE("31 one message in each call: the rest is shown again while some is taken", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 one message in each call: the rest is shown again while some is taken", Bed,
+             CONFORMANCE_BEDS) {
     study seen;
     std::vector<std::string> messages;
     seen.taking = [&](tcp::connection& peer, tcp::bytes data) -> std::size_t {
@@ -864,7 +863,7 @@ TEST_CASE_TEMPLATE("31 one message in each call: the rest is shown again while s
     CHECK(difference(lab.client.received(), sent) == "");
 }
 
-TEST_CASE_TEMPLATE("31 an on_data that takes any part of what it is given", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 an on_data that takes any part of what it is given", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t buffer : sizes{1, 100, 64 * 1024}) {
         CAPTURE(buffer);
         study seen;
@@ -894,8 +893,7 @@ TEST_CASE_TEMPLATE("31 an on_data that takes any part of what it is given", Bed,
     }
 }
 
-TEST_CASE_TEMPLATE("31 what is left when the peer finishes is not shown again", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 what is left when the peer finishes is not shown again", Bed, CONFORMANCE_BEDS) {
     study seen;
     seen.taking = [](tcp::connection&, tcp::bytes data) { return whole_frames(data); };
     laboratory<Bed, counting_subject> lab{seen};
@@ -909,8 +907,7 @@ TEST_CASE_TEMPLATE("31 what is left when the peer finishes is not shown again", 
     CHECK(seen.ends == 1);
 }
 
-TEST_CASE_TEMPLATE("31 past receive_limit the connection ends with that reason", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 past receive_limit the connection ends with that reason", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t limit = 1000;
     for (const std::size_t buffer : sizes{1, 64, 64 * 1024}) {
         CAPTURE(buffer);
@@ -949,7 +946,7 @@ TEST_CASE_TEMPLATE("31 past receive_limit the connection ends with that reason",
     }
 }
 
-TEST_CASE_TEMPLATE("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) {
     for (const std::size_t left : sizes{1000, 1001}) {
         CAPTURE(left);
         study seen;
@@ -971,8 +968,8 @@ TEST_CASE_TEMPLATE("31 more than receive_limit at once", Bed, CONFORMANCE_BEDS) 
     }
 }
 
-TEST_CASE_TEMPLATE("31 what the high mark keeps from being shown is not held against the handler",
-                   Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 what the high mark keeps from being shown is not held against the handler", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t request = 512, count = 400, answer = 4096;
     const std::string requests = pattern(request * count);
     const std::string answers = pattern(answer * count);
@@ -1004,8 +1001,8 @@ TEST_CASE_TEMPLATE("31 what the high mark keeps from being shown is not held aga
     CHECK(lab.server.statistics().pauses > 10);
 }
 
-TEST_CASE_TEMPLATE("31 closing with more than receive_limit left: what was sent arrives", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 closing with more than receive_limit left: what was sent arrives", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool kept : {false, true}) {
         CAPTURE(kept);
         study seen;
@@ -1031,8 +1028,7 @@ TEST_CASE_TEMPLATE("31 closing with more than receive_limit left: what was sent 
     }
 }
 
-TEST_CASE_TEMPLATE("31 the rest is shown again at once on resume_receive()", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("31 the rest is shown again at once on resume_receive()", Bed, CONFORMANCE_BEDS) {
     study seen;
     std::size_t take = 0;  // once, then nothing
     seen.taking = [&](tcp::connection&, tcp::bytes data) {
@@ -1083,7 +1079,7 @@ TEST_CASE_TEMPLATE("31 the rest is shown again at once on resume_receive()", Bed
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("32 what arrived before a failed write is delivered", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("32 what arrived before a failed write is delivered", Bed, CONFORMANCE_BEDS) {
     for (const bool counts : {false, true}) {
         CAPTURE(counts);
         study seen;

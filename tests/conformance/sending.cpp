@@ -100,7 +100,7 @@ std::string long_string(std::size_t number) { return pattern(4'200, number + 1);
 
 // ---- 33 ----
 
-TEST_CASE_TEMPLATE("33 short writes of any size: exact bytes", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("33 short writes of any size: exact bytes", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string body = pattern(500'000);
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
@@ -166,8 +166,8 @@ TEST_CASE("33 a system that takes so few bytes at a time: exact bytes (S)") {
 
 // ---- 34 ----
 
-TEST_CASE_TEMPLATE("34 a client that pipelines and never reads: the queue is bounded", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("34 a client that pipelines and never reads: the queue is bounded", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t high = 64 * 1024, buffer = 16 * 1024;
     stage<Bed> on;
     std::size_t most = 0, most_before = 0;
@@ -268,8 +268,7 @@ TEST_CASE("34 clients that pipeline and hardly read: memory stays flat (K)") {
 
 // ---- 35 ----
 
-TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("35 marks: one on_writable for each crossing, alternating", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t high = 60'000, low = 20'000;
     stage<Bed> on;
     std::size_t not_alternating = 0, above_low = 0, sent = 0, hooks = 0;
@@ -321,7 +320,7 @@ TEST_CASE_TEMPLATE("35 marks: one on_writable for each crossing, alternating", B
     CHECK(above_low == 0);
 }
 
-TEST_CASE_TEMPLATE("35 marks are where the options say, to the byte (S)", Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("35 marks are where the options say, to the byte (S)", Bed, SIMULATED_BEDS) {
     constexpr std::size_t high = 50'000, low = 10'000;
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.high_mark = high, .low_mark = low});
@@ -369,8 +368,8 @@ TEST_CASE_TEMPLATE("35 marks are where the options say, to the byte (S)", Bed, S
     CHECK(last < high);
 }
 
-TEST_CASE_TEMPLATE("35 no on_writable after close(), nor for a peer that is gone", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("35 no on_writable after close(), nor for a peer that is gone", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool reset : {false, true}) {
         CAPTURE(reset);
         stage<Bed> on;
@@ -405,7 +404,7 @@ TEST_CASE_TEMPLATE("35 no on_writable after close(), nor for a peer that is gone
 
 // ---- 36 ----
 
-TEST_CASE_TEMPLATE("36 10,000 sends queued and immediate: in order", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("36 10,000 sends queued and immediate: in order", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     mixed_sends mixed{7};
     std::string expected[3];  // by the order of on_open
@@ -449,7 +448,7 @@ TEST_CASE_TEMPLATE("36 10,000 sends queued and immediate: in order", Bed, CONFOR
     CHECK(mixed.all_went());
 }
 
-TEST_CASE_TEMPLATE("36 10,000 sends in one hook: in order", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("36 10,000 sends in one hook: in order", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     mixed_sends mixed{8};
     std::string expected;
@@ -465,8 +464,8 @@ TEST_CASE_TEMPLATE("36 10,000 sends in one hook: in order", Bed, CONFORMANCE_BED
     CHECK(mixed.all_went());
 }
 
-TEST_CASE_TEMPLATE("36 lent bytes behind more pieces than one system call takes: in order", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("36 lent bytes behind more pieces than one system call takes: in order", Bed,
+             CONFORMANCE_BEDS) {
     for (const std::size_t pieces : sizes{61, 62, 63, 64, 65, 126, 127, 200}) {
         CAPTURE(pieces);
         stage<Bed> on;
@@ -490,8 +489,8 @@ TEST_CASE_TEMPLATE("36 lent bytes behind more pieces than one system call takes:
 
 // ---- 37 ----
 
-TEST_CASE_TEMPLATE("37 a send after reset: reported, what came before it delivered", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("37 a send after reset: reported, what came before it delivered", Bed,
+             CONFORMANCE_BEDS) {
     struct sigaction before {};
     ::sigaction(SIGPIPE, nullptr, &before);
     const bool was_default = before.sa_handler == SIG_DFL;  // a SIGPIPE would end this program
@@ -558,7 +557,7 @@ TEST_CASE_TEMPLATE("37 a send after reset: reported, what came before it deliver
     CHECK_FALSE(::sigismember(&blocked, SIGPIPE));
 }
 
-TEST_CASE_TEMPLATE("37 many sends of one hook to a peer that has reset", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("37 many sends of one hook to a peer that has reset", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection&, tcp::bytes) {
         for (tcp::connection* each : on.does.peers)
@@ -578,7 +577,7 @@ TEST_CASE_TEMPLATE("37 many sends of one hook to a peer that has reset", Bed, CO
 
 // ---- 38 ----
 
-TEST_CASE_TEMPLATE(
+TEST_ON_BEDS(
     "38 a send after close(), abort() or shutdown_send(), or inside on_close: "
     "reported, never to another peer",
     Bed, CONFORMANCE_BEDS) {
@@ -632,7 +631,7 @@ TEST_CASE_TEMPLATE(
     CHECK(wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("38 on_close may send to others", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("38 on_close may send to others", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_close = [&](tcp::connection&, const tcp::close_reason&) {
         for (tcp::connection* each : on.does.peers) CHECK(each->send("somebody left"));
@@ -648,7 +647,7 @@ TEST_CASE_TEMPLATE("38 on_close may send to others", Bed, CONFORMANCE_BEDS) {
 
 // ---- 39 ----
 
-TEST_CASE_TEMPLATE("39 sends of length 0", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("39 sends of length 0", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const auto nothing = [](tcp::connection& peer) {
         const std::size_t before = peer.send_queue_size();
@@ -681,7 +680,7 @@ TEST_CASE_TEMPLATE("39 sends of length 0", Bed, CONFORMANCE_BEDS) {
     CHECK(other.received_size() == 0);
 }
 
-TEST_CASE_TEMPLATE("39 more pieces than IOV_MAX in one hook", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("39 more pieces than IOV_MAX in one hook", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t pieces = 2'500;  // IOV_MAX is 1024, writev(2)
     stage<Bed> on;
     std::string expected;
@@ -752,8 +751,8 @@ TEST_CASE("39 over 2 GiB in one send (K)") {
 
 // ---- limits and marks in use ----
 
-TEST_CASE_TEMPLATE("send_queue_limit ends the connection, and the handler is told", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("send_queue_limit ends the connection, and the handler is told", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t limit = 100'000, piece = 10'000;
     stage<Bed> on;
     std::size_t went = 0;
@@ -777,8 +776,8 @@ TEST_CASE_TEMPLATE("send_queue_limit ends the connection, and the handler is tol
     CHECK(client.received_size() == 0);
 }
 
-TEST_CASE_TEMPLATE("send_queue_limit counts what was lent, and other connections' sends", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("send_queue_limit counts what was lent, and other connections' sends", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     std::size_t to_self = 0, to_other = 0;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
@@ -802,7 +801,7 @@ TEST_CASE_TEMPLATE("send_queue_limit counts what was lent, and other connections
     CHECK(on.bed.until(server, [&] { return client.was_reset() && silent.was_reset(); }));
 }
 
-TEST_CASE_TEMPLATE("a server that speaks first: send from on_open", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a server that speaks first: send from on_open", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string greeting = pattern(400'000);
     on.does.on_open = [&](tcp::connection& peer) {
@@ -815,7 +814,7 @@ TEST_CASE_TEMPLATE("a server that speaks first: send from on_open", Bed, CONFORM
     CHECK(difference(client.received(), "220 " + greeting) == "");
 }
 
-TEST_CASE_TEMPLATE("a large body in steps: send from on_writable", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("a large body in steps: send from on_writable", Bed, CONFORMANCE_BEDS) {
     constexpr std::size_t high = 64 * 1024, low = 16 * 1024, all = 8'000'000;
     // A client that reads, and one for whom the system takes little at a time; pieces that end
     // at the mark and elsewhere.
@@ -847,8 +846,8 @@ TEST_CASE_TEMPLATE("a large body in steps: send from on_writable", Bed, CONFORMA
     }
 }
 
-TEST_CASE_TEMPLATE("on_writable also for what on_data was shown, and with nothing else to do", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("on_writable also for what on_data was shown, and with nothing else to do", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t high = 1'000, low = 100;
     stage<Bed> on;
     std::size_t passed = 0;
@@ -872,7 +871,7 @@ TEST_CASE_TEMPLATE("on_writable also for what on_data was shown, and with nothin
     if constexpr (!Bed::simulated) CHECK(passed != 0);  // what comes at once is not cut
 }
 
-TEST_CASE_TEMPLATE("writable: not when nothing can be sent any more", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("writable: not when nothing can be sent any more", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     std::size_t after_shutdown = 0, at_close = 0;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
@@ -893,8 +892,8 @@ TEST_CASE_TEMPLATE("writable: not when nothing can be sent any more", Bed, CONFO
     CHECK(at_close == 0);
 }
 
-TEST_CASE_TEMPLATE("sends to other connections leave at the end of the batch", Bed,
-                   conformance::system_bed, conformance::fair_bed) {
+TEST_ON_BEDS("sends to other connections leave at the end of the batch", Bed,
+             conformance::system_bed, conformance::fair_bed) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         for (tcp::connection* each : on.does.peers)
@@ -923,7 +922,7 @@ TEST_CASE_TEMPLATE("sends to other connections leave at the end of the batch", B
 }
 
 TEST_CASE("what a hook of the end of the batch sends does not wait for the next event (S)") {
-    stage<conformance::fair_bed> on;
+    stage<conformance::simulated_bed> on;
     auto& world = on.bed.world;
     // The first ends the second, whose on_close comes at the end of the batch and tells the third.
     on.does.on_data = [&](tcp::connection&, tcp::bytes) { on.does.peers[1]->abort(); };

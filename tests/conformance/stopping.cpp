@@ -95,7 +95,7 @@ std::error_code error_of(const auto& call) {
 
 // ---- 44: inside a hook ----
 
-TEST_CASE_TEMPLATE("44 stop() inside every hook", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 stop() inside every hook", Bed, CONFORMANCE_BEDS) {
     for (const hook where : every_hook) {
         CAPTURE(static_cast<int>(where));
         stage<Bed> on;
@@ -131,7 +131,7 @@ TEST_CASE_TEMPLATE("44 stop() inside every hook", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE_TEMPLATE("44 drain() inside every hook", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 drain() inside every hook", Bed, CONFORMANCE_BEDS) {
     for (const hook where : every_hook) {
         CAPTURE(static_cast<int>(where));
         stage<Bed> on;
@@ -160,7 +160,7 @@ TEST_CASE_TEMPLATE("44 drain() inside every hook", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE_TEMPLATE("44 destruction of the server inside every hook", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 destruction of the server inside every hook", Bed, CONFORMANCE_BEDS) {
     for (const hook where : every_hook) {
         CAPTURE(static_cast<int>(where));
         stage<Bed> on;
@@ -189,7 +189,7 @@ TEST_CASE_TEMPLATE("44 destruction of the server inside every hook", Bed, CONFOR
     }
 }
 
-TEST_CASE_TEMPLATE("44 destruction of a stopped server inside on_close", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 destruction of a stopped server inside on_close", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     using server = typename Bed::template server<scripted>;
     std::unique_ptr<server> only{new server(on.bed.make(scripted{on.does}))};
@@ -238,8 +238,8 @@ TEST_CASE("44 destruction of the server inside a hook that run() and accept() ca
 
 // ---- 44: before, twice, at the wrong time ----
 
-TEST_CASE_TEMPLATE("44 stop() before run(): it returns at once, and the server stays stopped", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 stop() before run(): it returns at once, and the server stays stopped", Bed,
+             CONFORMANCE_BEDS) {
     for (const bool twice : {false, true}) {
         stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
@@ -263,7 +263,7 @@ TEST_CASE_TEMPLATE("44 stop() before run(): it returns at once, and the server s
     CHECK_FALSE(server.poll());
 }
 
-TEST_CASE_TEMPLATE("44 stop() before, in and after accept()", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 stop() before, in and after accept()", Bed, CONFORMANCE_BEDS) {
     {
         stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
@@ -309,8 +309,8 @@ TEST_CASE_TEMPLATE("44 stop() before, in and after accept()", Bed, CONFORMANCE_B
     }
 }
 
-TEST_CASE_TEMPLATE("accept() tells how its own connection ended, not another one", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("accept() tells how its own connection ended, not another one", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_end = [](tcp::connection& peer) { peer.close(); };
     auto server = on.bed.make(scripted{on.does});
@@ -331,7 +331,7 @@ TEST_CASE_TEMPLATE("accept() tells how its own connection ended, not another one
     CHECK(on.does.closes.size() == 2);
 }
 
-TEST_CASE_TEMPLATE("44 a stopped server keeps what it counted", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 a stopped server keeps what it counted", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     auto server = on.bed.make(scripted{on.does});
@@ -349,8 +349,8 @@ TEST_CASE_TEMPLATE("44 a stopped server keeps what it counted", Bed, CONFORMANCE
     CHECK(count_of(counted, closed_by::server_stopping) == 1);
 }
 
-TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close says so", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 destroying a server with open connections: every on_close says so", Bed,
+             CONFORMANCE_BEDS) {
     for (const std::size_t queued : sizes{0, 500'000}) {
         CAPTURE(queued);
         stage<Bed> on;
@@ -393,8 +393,8 @@ TEST_CASE_TEMPLATE("44 destroying a server with open connections: every on_close
     }
 }
 
-TEST_CASE_TEMPLATE("44 a server that is being destroyed is not run by its last hooks", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 a server that is being destroyed is not run by its last hooks", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     std::vector<std::error_code> failures;
     {
@@ -414,7 +414,7 @@ TEST_CASE_TEMPLATE("44 a server that is being destroyed is not run by its last h
     CHECK(on.does.closes.size() == 2);
 }
 
-TEST_CASE_TEMPLATE("44 run() twice at once, from a hook: already_running", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("44 run() twice at once, from a hook: already_running", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     std::vector<std::error_code> failures;
@@ -440,8 +440,7 @@ TEST_CASE_TEMPLATE("44 run() twice at once, from a hook: already_running", Bed, 
     CHECK(on.bed.until(server, [&] { return on.does.received == "still there"; }));
 }
 
-TEST_CASE_TEMPLATE("what poll() and run_for() return, and how long they take", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("what poll() and run_for() return, and how long they take", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     std::error_code failure;
@@ -484,7 +483,7 @@ TEST_CASE_TEMPLATE("what poll() and run_for() return, and how long they take", B
     CHECK_FALSE(failure);
 }
 
-TEST_CASE_TEMPLATE("run() without a client ends by stop() and drain() (S)", Bed, SIMULATED_BEDS) {
+TEST_ON_BEDS("run() without a client ends by stop() and drain() (S)", Bed, SIMULATED_BEDS) {
     for (const bool drained : {false, true}) {
         CAPTURE(drained);
         stage<Bed> on;
@@ -503,8 +502,8 @@ TEST_CASE_TEMPLATE("run() without a client ends by stop() and drain() (S)", Bed,
 
 // ---- 65 ----
 
-TEST_CASE_TEMPLATE("65 drain: nobody new, those connected finish, then run() returns", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 drain: nobody new, those connected finish, then run() returns", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
     on.does.on_end = [](tcp::connection& peer) { peer.close(); };
@@ -537,8 +536,8 @@ TEST_CASE_TEMPLATE("65 drain: nobody new, those connected finish, then run() ret
     CHECK(failure);
 }
 
-TEST_CASE_TEMPLATE("65 drain: who waits to be accepted is connected, and is served", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 drain: who waits to be accepted is connected, and is served", Bed,
+             CONFORMANCE_BEDS) {
     constexpr std::size_t count = 150;  // more than one batch
     for (const bool running : {true, false}) {
         CAPTURE(running);
@@ -572,8 +571,8 @@ TEST_CASE_TEMPLATE("65 drain: who waits to be accepted is connected, and is serv
     }
 }
 
-TEST_CASE_TEMPLATE("65 drain: those left at the deadline are closed with that reason", Bed,
-                   CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 drain: those left at the deadline are closed with that reason", Bed,
+             CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto at = on.bed.listen(server);
@@ -603,7 +602,7 @@ TEST_CASE_TEMPLATE("65 drain: those left at the deadline are closed with that re
     }));
 }
 
-TEST_CASE_TEMPLATE("65 drain in every order with stop() and itself", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 drain in every order with stop() and itself", Bed, CONFORMANCE_BEDS) {
     const auto ended_by = [](auto&& end) {
         stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
@@ -629,7 +628,7 @@ TEST_CASE_TEMPLATE("65 drain in every order with stop() and itself", Bed, CONFOR
           closed_by::drain_deadline);
 }
 
-TEST_CASE_TEMPLATE("65 drain with nobody connected: run() returns at once", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 drain with nobody connected: run() returns at once", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto at = on.bed.listen(server);
@@ -642,7 +641,7 @@ TEST_CASE_TEMPLATE("65 drain with nobody connected: run() returns at once", Bed,
     CHECK_FALSE(server.poll());
 }
 
-TEST_CASE_TEMPLATE("65 what is queued is sent while the server drains", Bed, CONFORMANCE_BEDS) {
+TEST_ON_BEDS("65 what is queued is sent while the server drains", Bed, CONFORMANCE_BEDS) {
     stage<Bed> on;
     const std::string reply = conformance::pattern(600'000);
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
