@@ -29,7 +29,6 @@
 using conformance::pattern;
 using conformance::scripted;
 using conformance::stage;
-using conformance::system_bed;
 using tcp::closed_by;
 using tcp::endpoint;
 using tests::blocking_client;
@@ -183,10 +182,10 @@ TEST_ON_BEDS(
     CHECK(server.statistics().refused == 0);
 }
 
-TEST_CASE("11 descriptors of the process exhausted") {
+TEST_ON_BEDS("11 descriptors of the process exhausted", Bed, SYSTEM_BEDS) {
     if (conformance::with_direct_descriptors()) return;  // there are none
     in_child([](findings& found) {
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint where = bed.listen(server);
         auto served = greeting_clients(bed, where, 3);
@@ -261,12 +260,12 @@ TEST_ON_BEDS("12 aborted connections and passing errors of accept leave the list
     CHECK(counted.accept_errors > 0);
 }
 
-TEST_CASE("12 a listener whose accept fails leaves the others alive") {
+TEST_ON_BEDS("12 a listener whose accept fails leaves the others alive", Bed, SYSTEM_BEDS) {
     for (const int error :
          {ECONNABORTED, EPROTO, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, EPERM, EINTR}) {
         CAPTURE(error);
         in_child([&](findings& found) {
-            system_bed bed;
+            Bed bed;
             auto server = bed.make(tcp::echo{});
             const endpoint failing = server.bind("127.0.0.1:0");
             const endpoint other = server.bind("127.0.0.1:0");
@@ -284,8 +283,8 @@ TEST_CASE("12 a listener whose accept fails leaves the others alive") {
     }
 }
 
-TEST_CASE("12 clients that reset before accept leave the listener alive") {
-    stage<system_bed> on;
+TEST_ON_BEDS("12 clients that reset before accept leave the listener alive", Bed, SYSTEM_BEDS) {
+    stage<Bed> on;
     play_echo(on.does);
     auto server = on.bed.make(scripted{on.does});
     const endpoint where = on.bed.listen(server);
@@ -304,7 +303,7 @@ TEST_CASE("12 clients that reset before accept leave the listener alive") {
     CHECK(server.statistics().accept_errors == 0);
 }
 
-TEST_CASE("13 EINTR storms lose nothing") {
+TEST_ON_BEDS("13 EINTR storms lose nothing", Bed, SYSTEM_BEDS) {
     static std::atomic<int> signals{0};
     struct sigaction count = {}, former = {};
     count.sa_handler = [](int) { ++signals; };  // and no SA_RESTART
@@ -313,7 +312,7 @@ TEST_CASE("13 EINTR storms lose nothing") {
     ::sigaddset(&alarm, SIGALRM);
     REQUIRE(::pthread_sigmask(SIG_BLOCK, &alarm, nullptr) == 0);
 
-    auto server = system_bed{}.make(tcp::echo{});
+    auto server = Bed{}.make(tcp::echo{});
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     std::thread loop{[&] {  // takes all of them
@@ -511,8 +510,8 @@ TEST_ON_BEDS("19 accepting paused and resumed", Bed, CONFORMANCE_BEDS) {
     CHECK(server.statistics().refused == 0);
 }
 
-TEST_CASE("19 accept() waits while accepting is paused") {
-    auto server = system_bed{}.make(tcp::echo{});
+TEST_ON_BEDS("19 accept() waits while accepting is paused", Bed, SYSTEM_BEDS) {
+    auto server = Bed{}.make(tcp::echo{});
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     server.pause_accept();
@@ -530,9 +529,9 @@ TEST_CASE("19 accept() waits while accepting is paused") {
     CHECK(server.statistics().accepted == 1);
 }
 
-TEST_CASE("12 an accept that is refused for ever does not spin") {
+TEST_ON_BEDS("12 an accept that is refused for ever does not spin", Bed, SYSTEM_BEDS) {
     in_child([&](findings& found) {
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint where = server.bind("127.0.0.1:0");
         server.listen();
@@ -564,8 +563,8 @@ TEST_ON_BEDS("19 accepting paused in on_open: nobody else is accepted", Bed, CON
     CHECK(all_of(late, was_greeted));
 }
 
-TEST_CASE("19 accepting paused and resumed from another thread") {
-    auto server = system_bed{}.make(tcp::echo{});
+TEST_ON_BEDS("19 accepting paused and resumed from another thread", Bed, SYSTEM_BEDS) {
+    auto server = Bed{}.make(tcp::echo{});
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     std::thread loop{[&] { server.run(); }};
@@ -741,9 +740,9 @@ TEST_ON_BEDS("accept() and stop()", Bed, CONFORMANCE_BEDS) {
     }
 }
 
-TEST_CASE("accept() stopped by another thread") {
+TEST_ON_BEDS("accept() stopped by another thread", Bed, SYSTEM_BEDS) {
     for (int i = 0; i != 20; ++i) {
-        auto server = system_bed{}.make(tcp::echo{});
+        auto server = Bed{}.make(tcp::echo{});
         server.bind("127.0.0.1:0");
         server.listen();
         tcp::close_reason how;
@@ -754,7 +753,7 @@ TEST_CASE("accept() stopped by another thread") {
     }
 }
 
-TEST_CASE("44 a server that was woken sleeps again") {
+TEST_ON_BEDS("44 a server that was woken sleeps again", Bed, SYSTEM_BEDS) {
     const auto processor_time = [] {
         rusage used{};
         ::getrusage(RUSAGE_THREAD, &used);
@@ -763,7 +762,7 @@ TEST_CASE("44 a server that was woken sleeps again") {
         };
         return of(used.ru_utime) + of(used.ru_stime);
     };
-    auto server = system_bed{}.make(tcp::echo{});
+    auto server = Bed{}.make(tcp::echo{});
     server.bind("127.0.0.1:0");
     server.listen();
     server.run_for(1ms);

@@ -203,8 +203,9 @@ TEST_CASE("15 max_connections_per_address: the largest number is no limit, and c
     CHECK(!counts->enter(peer));
 }
 
-TEST_CASE("15 max_connections_per_address: addresses do not count for one another") {
-    conformance::system_bed bed;
+TEST_ON_BEDS("15 max_connections_per_address: addresses do not count for one another", Bed,
+             SYSTEM_BEDS) {
+    Bed bed;
     auto server = bed.make(tcp::echo{}, {.max_connections_per_address = 1});
     server.bind("0.0.0.0:0");
     const auto port = std::to_string(server.bind("127.0.0.9:0").port());

@@ -1,6 +1,5 @@
-// Where the conformance suite runs: the same tests on real sockets and in simulated worlds.
-// Compiled with TCP_TESTS_IO_URING, all of it runs on real sockets with io_uring, and nothing is
-// simulated.
+// Where the conformance suite runs: the same tests on real sockets, with each engine, and in
+// simulated worlds.
 //
 //   TEST_ON_BEDS("1 what is promised", Bed, CONFORMANCE_BEDS) {
 //       Bed bed; typename Bed::template server<my_handler> server = bed.make(my_handler{...},
@@ -42,6 +41,7 @@ inline bool with_direct_descriptors() {
 template <class Engine>
 class kernel_bed {
 public:
+    using engine = Engine;
     using bed = kernel_bed;
     struct surroundings {};
     static constexpr bool simulated = false;
@@ -233,25 +233,15 @@ struct simulated_in {
     };
 };
 
-#ifdef TCP_TESTS_IO_URING
-using system_engine = tcp::io_uring_engine;
-#else
-using system_engine = tcp::epoll_engine;
-#endif
-using system_bed = kernel_bed<system_engine>;
+using epoll_bed = kernel_bed<tcp::epoll_engine>;
+using io_uring_bed = kernel_bed<tcp::io_uring_engine>;
 using fair_bed = simulated_in<fair_weather>;
 using late_bed = simulated_in<late_weather>;
 using rough_bed = simulated_in<rough_weather>;
 
-// What the suite is compiled for once more says nothing new about the simulated network.
-#ifdef TCP_TESTS_IO_URING
-#    define SIMULATED_BEDS
-#    define AND_SIMULATED_BEDS
-#else
-#    define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
-#    define AND_SIMULATED_BEDS , SIMULATED_BEDS
-#endif
-#define CONFORMANCE_BEDS conformance::system_bed AND_SIMULATED_BEDS
+#define SYSTEM_BEDS conformance::epoll_bed, conformance::io_uring_bed
+#define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
+#define CONFORMANCE_BEDS SYSTEM_BEDS, SIMULATED_BEDS
 
 // A test on each of these beds. All weathers share one function, which halves the time to compile.
 #define TEST_ON_BEDS(name, Bed, ...) \

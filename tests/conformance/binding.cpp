@@ -22,7 +22,6 @@
 #include "temporary_folder.hpp"
 
 using conformance::stage;
-using conformance::system_bed;
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::detail::descriptor;
@@ -129,11 +128,12 @@ int time_waits(int port) {
 
 }  // namespace
 
-TEST_CASE("1 a port in use: address_in_use, with the cure in the text, nothing leaked") {
+TEST_ON_BEDS("1 a port in use: address_in_use, with the cure in the text, nothing leaked", Bed,
+             SYSTEM_BEDS) {
     const foreign_socket other{endpoint::parse("127.0.0.1:0")};
     REQUIRE(!other.failure);
     const std::string port = std::to_string(other.where.port());
-    system_bed bed;
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const std::vector<int> before = open_descriptors();
 
@@ -163,8 +163,8 @@ TEST_CASE("1 a port in use: address_in_use, with the cure in the text, nothing l
     CHECK(echoes(bed, server, bed.listen(server)));
 }
 
-TEST_CASE("1 a port that another program takes between bind and listen") {
-    system_bed bed;
+TEST_ON_BEDS("1 a port that another program takes between bind and listen", Bed, SYSTEM_BEDS) {
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const endpoint first = server.bind("127.0.0.1:0");
     const endpoint second = server.bind("127.0.0.1:0");
@@ -190,10 +190,10 @@ TEST_CASE("1 a port that another program takes between bind and listen") {
     CHECK(echoes(bed, server, second));
 }
 
-TEST_CASE("1 a unix-domain path in use") {
+TEST_ON_BEDS("1 a unix-domain path in use", Bed, SYSTEM_BEDS) {
     const temporary_folder here;
     const std::string where = "unix:" + here.file();
-    system_bed bed;
+    Bed bed;
     {
         auto server = bed.make(tcp::echo{});
         server.bind(where);
@@ -213,7 +213,7 @@ TEST_CASE("1 a unix-domain path in use") {
     CHECK(echoes(bed, next, endpoint::parse(where)));
 }
 
-TEST_CASE("1 a name of which one address is in use: nothing is left bound") {
+TEST_ON_BEDS("1 a name of which one address is in use: nothing is left bound", Bed, SYSTEM_BEDS) {
     in_child([](findings& found) {
         // A name with two addresses, for this process alone.
         const temporary_folder here;
@@ -230,7 +230,7 @@ TEST_CASE("1 a name of which one address is in use: nothing is left bound") {
         const foreign_socket other{last};
         const std::string where = "pair.test:" + std::to_string(other.where.port());
 
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         const std::vector<int> before = open_descriptors();
         const refusal said = refusal_of([&] { server.bind(where); });
@@ -251,14 +251,14 @@ TEST_CASE("1 a name of which one address is in use: nothing is left bound") {
     });
 }
 
-TEST_CASE("2 an address that no interface has") {
+TEST_ON_BEDS("2 an address that no interface has", Bed, SYSTEM_BEDS) {
     int everywhere = 0;
     std::ifstream{"/proc/sys/net/ipv4/ip_nonlocal_bind"} >> everywhere;
     if (everywhere != 0) {
         MESSAGE("net.ipv4.ip_nonlocal_bind is on here");
         return;
     }
-    system_bed bed;
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const std::vector<int> before = open_descriptors();
     std::vector<std::string> all{"192.0.2.1:0", "192.0.2.1:8080"};
@@ -279,7 +279,7 @@ TEST_CASE("2 an address that no interface has") {
         [&](std::error_code& f) { server.listen(f); });
 }
 
-TEST_CASE("3 a port that needs privilege") {
+TEST_ON_BEDS("3 a port that needs privilege", Bed, SYSTEM_BEDS) {
     in_child([](findings& found) {
         constexpr unsigned nobody = 65534;
         if (::geteuid() == 0 &&
@@ -288,7 +288,7 @@ TEST_CASE("3 a port that needs privilege") {
         int start = 0;
         std::ifstream{"/proc/sys/net/ipv4/ip_unprivileged_port_start"} >> start;
         if (start < 2) return found.not_permitted("a port that needs privilege");
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         for (const char* const where : {"127.0.0.1:1", ":1"}) {
             std::error_code failure;
@@ -459,7 +459,7 @@ TEST_ON_BEDS("5 what is not an endpoint", Bed, CONFORMANCE_BEDS) {
     CHECK(echoes(on.bed, server, on.bed.listen(server)));
 }
 
-TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
+TEST_ON_BEDS("6 restart over a thousand TIME_WAIT: binds at once", Bed, SYSTEM_BEDS) {
     in_child([](findings& found) {
         struct closes_first {
             void on_open(tcp::connection& peer) { peer.close(); }
@@ -469,10 +469,10 @@ TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
         constexpr int batches = 10, batch = 100;
         endpoint where;
         {
-            system_bed bed;
+            Bed bed;
             auto server = bed.make(closes_first{});
             where = bed.listen(server);
-            std::vector<system_bed::client> clients;
+            std::vector<typename Bed::client> clients;
             for (int i = 0; i != batches; ++i) {
                 clients.clear();
                 for (int k = 0; k != batch; ++k) clients.push_back(bed.connect(where));
@@ -494,7 +494,7 @@ TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
         // A client may take a port of an earlier one again, and with it its TIME_WAIT.
         if (alone) found.check(time_waits(where.port()) > batches * batch / 2, "TIME_WAIT");
 
-        system_bed bed;
+        Bed bed;
         auto again = bed.make(tcp::echo{});
         found.check(again.bind(where) == where, "it binds");
         again.listen();
@@ -502,13 +502,13 @@ TEST_CASE("6 restart over a thousand TIME_WAIT: binds at once") {
     });
 }
 
-TEST_CASE("7 IPv4, IPv6, a bare port and names, each of which echoes") {
+TEST_ON_BEDS("7 IPv4, IPv6, a bare port and names, each of which echoes", Bed, SYSTEM_BEDS) {
     const bool ipv6 = has_ipv6();
     std::vector<std::string> all{"127.0.0.1:0", "0.0.0.0:0", "localhost:0", ":0"};
     if (ipv6) all.emplace_back("[::1]:0");
     for (const std::string& where : all) {
         CAPTURE(where);
-        stage<system_bed> on;
+        stage<Bed> on;
         address_family seen{};
         on.does.on_open = [&](tcp::connection& peer) {
             seen = peer.remote_endpoint().family();
@@ -533,12 +533,12 @@ TEST_CASE("7 IPv4, IPv6, a bare port and names, each of which echoes") {
     }
 }
 
-TEST_CASE("7 a bare port with ipv6_only: IPv6 alone") {
+TEST_ON_BEDS("7 a bare port with ipv6_only: IPv6 alone", Bed, SYSTEM_BEDS) {
     if (!has_ipv6()) {
         MESSAGE("no IPv6 here");
         return;
     }
-    system_bed bed;
+    Bed bed;
     auto server = bed.make(tcp::echo{}, {.ipv6_only = true});
     const endpoint where = server.bind(any_port);
     server.listen();
@@ -568,10 +568,10 @@ TEST_ON_BEDS("7 several endpoints of one server", Bed, CONFORMANCE_BEDS) {
     }));
 }
 
-TEST_CASE("7 unix-domain paths, abstract names and TCP in one server") {
+TEST_ON_BEDS("7 unix-domain paths, abstract names and TCP in one server", Bed, SYSTEM_BEDS) {
     const temporary_folder here;
     const std::string name = "unix:@tcp-binding-" + std::to_string(::getpid());
-    stage<system_bed> on;
+    stage<Bed> on;
     {
         auto server = on.bed.make(tcp::echo{});
         std::vector<endpoint> all;
@@ -596,11 +596,11 @@ TEST_CASE("7 unix-domain paths, abstract names and TCP in one server") {
     CHECK_FALSE(exists(here.file()));
 }
 
-TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
+TEST_ON_BEDS("7 where there is no IPv6, a bare port is all of IPv4", Bed, SYSTEM_BEDS) {
     in_child([](findings& found) {
         if (!enter_empty_network(false) || has_ipv6())
             return found.not_permitted("a network without IPv6");
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         const endpoint bare = server.bind(any_port);
         const endpoint named = server.bind("localhost:0");
@@ -617,11 +617,12 @@ TEST_CASE("7 where there is no IPv6, a bare port is all of IPv4") {
     });
 }
 
-TEST_CASE("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4") {
+TEST_ON_BEDS("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4", Bed,
+             SYSTEM_BEDS) {
     in_child([](findings& found) {
         if (!tests::refuse_call(SYS_socket, 0, AF_INET6, EAFNOSUPPORT))
             return found.not_permitted("a filter of system calls");
-        system_bed bed;
+        Bed bed;
         auto server = bed.make(tcp::echo{});
         const std::vector<int> before = open_descriptors();
         const endpoint bare = server.bind(0);
@@ -636,12 +637,12 @@ TEST_CASE("7 where sockets of IPv6 cannot be made, a bare port is all of IPv4") 
     });
 }
 
-TEST_CASE("9 a port taken by another program is never shared silently") {
+TEST_ON_BEDS("9 a port taken by another program is never shared silently", Bed, SYSTEM_BEDS) {
     const std::vector<std::vector<int>> ways{
         {}, {SO_REUSEADDR}, {SO_REUSEPORT}, {SO_REUSEADDR, SO_REUSEPORT}};
     for (const std::vector<int>& options : ways) {
         CAPTURE(options.size());
-        system_bed bed;
+        Bed bed;
         for (const char* const ours : {"127.0.0.1:0", "0.0.0.0:0", ":0"}) {
             CAPTURE(ours);
             auto server = bed.make(tcp::echo{});
@@ -670,8 +671,8 @@ TEST_CASE("9 a port taken by another program is never shared silently") {
     }
 }
 
-TEST_CASE("9 two servers never share a port") {
-    system_bed bed;
+TEST_ON_BEDS("9 two servers never share a port", Bed, SYSTEM_BEDS) {
+    Bed bed;
     auto first = bed.make(tcp::echo{});
     auto second = bed.make(tcp::echo{});
     const endpoint where = first.bind("127.0.0.1:0");
@@ -684,7 +685,7 @@ TEST_CASE("9 two servers never share a port") {
     CHECK(echoes(bed, first, where));
 }
 
-TEST_CASE("67 all descriptors are CLOEXEC") {
+TEST_ON_BEDS("67 all descriptors are CLOEXEC", Bed, SYSTEM_BEDS) {
     if (conformance::with_direct_descriptors()) return;  // there are none
     const temporary_folder here;
     const std::vector<int> before = open_descriptors();
@@ -698,9 +699,9 @@ TEST_CASE("67 all descriptors are CLOEXEC") {
         }
         CHECK(count >= at_least);
     };
-    system_bed bed;
+    Bed bed;
     {
-        stage<system_bed> on;
+        stage<Bed> on;
         auto server = on.bed.make(conformance::scripted{on.does});
         check_new_ones(1);
         std::vector<endpoint> all;

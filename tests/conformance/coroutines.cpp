@@ -73,7 +73,8 @@ private:
     int callables_;
 };
 
-template <class Bed, class Handler>
+/// A server, and one client. With one type for most handlers there is much less to compile.
+template <class Bed, class Handler = std::function<task<>(connection&)>>
 struct scene {
     explicit scene(Handler handler, const tcp::options& options = {})
         : server{on.bed.make(std::move(handler), options)},
@@ -202,7 +203,7 @@ TEST_ON_BEDS("73 a million awaits that complete at once", Bed, CONFORMANCE_BEDS)
         for (auto one = first; one.text() != "."; one = co_await peer.receive_exactly(1)) ++sum;
         n.got.push_back(std::to_string(sum));
     };
-    scene<Bed, std::remove_const_t<decltype(busy)>> on{busy};
+    scene<Bed> on{busy};
     const int much = Bed::simulated ? 20'000 : 1'000'000;
     on.client.send(std::string(static_cast<std::size_t>(much), 'a') + ".");
     on.client.shutdown_send();
@@ -339,7 +340,7 @@ TEST_ON_BEDS("75 receive_exactly and receive_until, cut at every offset, ended e
                         note(co_await peer.receive());  // the end, or the rest
                     n.done = true;
                 };
-                scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+                scene<Bed> on{handler};
                 on.client.send(whole.substr(0, cut));
                 if (cut != 0) on.on.bed.run(on.server, 2ms);
                 on.client.send(whole.substr(cut, length - cut));
@@ -395,8 +396,7 @@ TEST_ON_BEDS("75 the limit: told at once, and the coroutine goes on", Bed, CONFO
             n.wrong.push_back("never");
             for (;;) n.end(co_await peer.receive_exactly(1));
         };
-        scene<Bed, std::remove_const_t<decltype(handler)>> on{
-            handler, {.receive_limit = 100, .receive_buffer = buffer}};
+        scene<Bed> on{handler, {.receive_limit = 100, .receive_buffer = buffer}};
         const std::string hundred(100, 'h'), most = std::string(99, 'm') + "\n";
         on.client.send("0123456789\n" + hundred + most + "----e-----end");
         on.client.shutdown_send();
@@ -421,7 +421,7 @@ TEST_ON_BEDS("73 awaits that fail at once: after 999 without progress it ends", 
         co_await send_in_vain(peer, 5000, failed);
         captured->done = true;
     };
-    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    scene<Bed> on{handler};
     on.until([&] { return on.client.ended(); });
     on.on.bed.run(on.server, 20ms);
     CHECK(failed == 999);
@@ -458,7 +458,7 @@ TEST_ON_BEDS("73 awaits that fail at once: any number of them with progress in b
         co_await send_in_vain(peer, 900, failed);
         n.done = true;
     };
-    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    scene<Bed> on{handler};
     on.client.send("onetwothree\nfour");
     on.until([&] { return failed >= 5 * 900; });
     on.client.send("five");
@@ -492,7 +492,7 @@ TEST_ON_BEDS("76 an exception ends its own connection only", Bed, CONFORMANCE_BE
             }
             while (auto data = co_await peer.receive()) co_await peer.send(data);
         };
-        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+        scene<Bed> on{handler};
         on.client.send("?");
         if (from == 3) {
             on.until([&] { return n.got.size() == 1; });
@@ -542,7 +542,7 @@ TEST_ON_BEDS("76 what is awaited in a wrong way throws", Bed, CONFORMANCE_BEDS) 
         }
         n.done = true;
     };
-    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    scene<Bed> on{handler};
     on.until([&] { return first != nullptr; });
     auto second = on.on.bed.connect(on.where);
     second.shutdown_send();
@@ -638,7 +638,7 @@ TEST_ON_BEDS("43 close(), abort() and shutdown_send() inside a coroutine", Bed, 
             if (more) n.end(co_await peer.receive());
             n.done = true;
         };
-        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+        scene<Bed> on{handler};
         on.client.send("?");
         if (act == 1)
             on.until([&] { return on.client.was_reset(); });
@@ -667,7 +667,7 @@ TEST_ON_BEDS("43 close(), abort() and shutdown_send() inside a coroutine", Bed, 
 
 TEST_ON_BEDS("77 sleep_for: never early, and what comes meanwhile waits", Bed, CONFORMANCE_BEDS) {
     notes n;
-    scene<Bed, std::function<task<>(connection&)>> on{[&n](connection& peer) -> task<> {
+    scene<Bed> on{[&n](connection& peer) -> task<> {
         auto got = co_await peer.receive();
         n.take(got);
         const auto begin = std::chrono::steady_clock::now();
@@ -704,7 +704,7 @@ TEST_ON_BEDS("77 sleep_for ends with its connection", Bed, CONFORMANCE_BEDS) {
         co_await peer.sleep_for(1h);  // after the end it is not come back from
         captured->wrong.emplace_back("it went on");
     };
-    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+    scene<Bed> on{handler};
     on.until([&] { return on.client.received() == "?"; });
     on.client.send("x");
     on.client.reset();
@@ -725,7 +725,7 @@ TEST_ON_BEDS("77 a deadline passes while a receive waits", Bed, CONFORMANCE_BEDS
         captured->end(got);
         if (!got) captured->done = true;
     };
-    scene<Bed, std::remove_const_t<decltype(handler)>> on{handler, {.idle_timeout = 50ms}};
+    scene<Bed> on{handler, {.idle_timeout = 50ms}};
     on.until_closed();
     CHECK(n.done);
     CHECK(on.closed(closed_by::deadline) == 1);
@@ -747,7 +747,7 @@ TEST_ON_BEDS("75 a send that waits for room when nothing can be sent any more ha
         };
         tcp::options options{.high_mark = 1000, .low_mark = 100, .kernel_send_buffer = 16 * 1024};
         if (by_deadline) options.lifetime = 200ms;
-        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler, options};
+        scene<Bed> on{handler, options};
         on.client.pause_receive();
         on.until([&] { return on.server.statistics().bytes_sent != 0; });
         CHECK_FALSE(n.done);
@@ -773,7 +773,7 @@ TEST_ON_BEDS("74 what an incomplete receive leaves can be taken, and then the en
             captured->end(co_await peer.receive());
             co_await peer.send("bye");
         };
-        scene<Bed, std::remove_const_t<decltype(handler)>> on{handler};
+        scene<Bed> on{handler};
         on.client.send("abcd");
         on.client.shutdown_send();
         on.until([&] { return on.client.ended(); });

@@ -64,9 +64,9 @@ TEST_ON_BEDS("options::spin changes nothing but who waits", Bed, CONFORMANCE_BED
     }
 }
 
-TEST_CASE("options::spin: what was spent on looking is not slept again") {
+TEST_ON_BEDS("options::spin: what was spent on looking is not slept again", Bed, SYSTEM_BEDS) {
     using namespace std::chrono_literals;
-    conformance::system_bed bed;
+    Bed bed;
     auto server = bed.make(tcp::echo{}, {.spin = 1500ms});
     bed.listen(server);
     const auto begin = std::chrono::steady_clock::now();

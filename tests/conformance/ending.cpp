@@ -635,10 +635,11 @@ TEST_ON_BEDS("49 abort of a connection that close() left with nothing but a peer
 
 // ---- 50 ----
 
-TEST_CASE("50 close while a receive is armed: the peer sees FIN within 50 ms (K)") {
+TEST_ON_BEDS("50 close while a receive is armed: the peer sees FIN within 50 ms (K)", Bed,
+             SYSTEM_BEDS) {
     for (const bool has_input : {false, true}) {
         CAPTURE(has_input);
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto where = on.bed.listen(server);
         on.does.on_data = [&](tcp::connection&, tcp::bytes data) {
@@ -808,9 +809,10 @@ TEST_ON_BEDS("51 a slot that is used again remembers nothing", Bed, CONFORMANCE_
     }
 }
 
-TEST_CASE("51 the descriptor and the slot are really used again in the batch (K)") {
-    if constexpr (conformance::system_bed::puts_off) return;  // a slot is free a batch later
-    stage<conformance::system_bed> on;
+TEST_ON_BEDS("51 the descriptor and the slot are really used again in the batch (K)", Bed,
+             SYSTEM_BEDS) {
+    if constexpr (Bed::puts_off) return;  // a slot is free a batch later
+    stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.receive_buffer = 100});
     const auto where = on.bed.listen(server);
     conformance::kernel_client first{where};
@@ -953,7 +955,7 @@ TEST_ON_BEDS("52 20,000 closes at once: no recursion, and linear (S)", Bed, SIMU
     }
 }
 
-TEST_CASE("52 as many closes at once as there are descriptors (K)") {
+TEST_ON_BEDS("52 as many closes at once as there are descriptors (K)", Bed, SYSTEM_BEDS) {
     rlimit descriptors{};
     ::getrlimit(RLIMIT_NOFILE, &descriptors);
     // Both ends are in this process.
@@ -962,7 +964,7 @@ TEST_CASE("52 as many closes at once as there are descriptors (K)") {
     const std::size_t count = (most - 200) / 2;
     for (const ending how : {ending::stopped, ending::aborted_by_one, ending::closed_by_one}) {
         CAPTURE(static_cast<int>(how));
-        end_at_once<conformance::system_bed>(count, how);
+        end_at_once<Bed>(count, how);
     }
 }
 
@@ -985,8 +987,9 @@ TEST_ON_BEDS("52 each on_close ends another connection: no recursion", Bed, CONF
 
 // ---- 53 ----
 
-TEST_CASE("53 an administrator's kill (ss -K): system_error, and the peer sees a reset (K)") {
-    stage<conformance::system_bed> on;
+TEST_ON_BEDS("53 an administrator's kill (ss -K): system_error, and the peer sees a reset (K)", Bed,
+             SYSTEM_BEDS) {
+    stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const auto where = on.bed.listen(server);
     auto client = on.bed.connect(where), bystander = on.bed.connect(where);

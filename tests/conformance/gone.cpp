@@ -177,8 +177,7 @@ TEST_CASE("what a timer asks of another connection is done before the turn ends"
 }
 
 // As far as the system takes it at once.
-TEST_ON_BEDS("what a handle sends before stop() leaves", Bed, conformance::system_bed,
-             conformance::fair_bed) {
+TEST_ON_BEDS("what a handle sends before stop() leaves", Bed, SYSTEM_BEDS, conformance::fair_bed) {
     stage<Bed> on;
     tcp::connection_handle peer;
     on.does.on_open = [&](tcp::connection& c) { peer = c.handle(); };

@@ -536,8 +536,8 @@ TEST_ON_BEDS("41 what 100 members do not read stands in memory once", Bed, CONFO
 
 // ---- several threads (K) ----
 
-TEST_CASE("41 another thread sends while connections join and leave (K)") {
-    rooms<conformance::system_bed> on;
+TEST_ON_BEDS("41 another thread sends while connections join and leave (K)", Bed, SYSTEM_BEDS) {
+    rooms<Bed> on;
     auto server = on.bed.make(guest{on.shared});
     const auto where = on.bed.listen(server);
     std::vector<conformance::kernel_client> clients;

@@ -866,8 +866,9 @@ TEST_ON_BEDS("40 the server is destroyed, or stops, in what is posted", Bed, CON
 
 // ---- other threads (K) ----
 
-TEST_CASE("69 72 posts from another thread to a sleeping server: none lost, none late (K)") {
-    using bed_type = conformance::system_bed;
+TEST_ON_BEDS("69 72 posts from another thread to a sleeping server: none lost, none late (K)", Bed,
+             SYSTEM_BEDS) {
+    using bed_type = Bed;
     handle_stage<bed_type> on;
     auto server = on.bed.make(scripted{on.does});
     auto client = opened(on, server, on.bed.listen(server));
@@ -899,8 +900,9 @@ TEST_CASE("69 72 posts from another thread to a sleeping server: none lost, none
     CHECK(client.received_size() + on.does.closes[0].unsent == 8);
 }
 
-TEST_CASE("40 sends from another thread that race the end: received or unsent or refused (K)") {
-    using bed_type = conformance::system_bed;
+TEST_ON_BEDS("40 sends from another thread that race the end: received or unsent or refused (K)",
+             Bed, SYSTEM_BEDS) {
+    using bed_type = Bed;
     for (std::size_t round = 0; round != 60; ++round) {
         const bool graceful = round % 3 != 0;
         handle_stage<bed_type> on;

@@ -28,7 +28,6 @@ using conformance::difference;
 using conformance::pattern;
 using conformance::scripted;
 using conformance::stage;
-using conformance::system_bed;
 using tcp::closed_by;
 using tcp::endpoint;
 using tcp::detail::descriptor;
@@ -37,19 +36,22 @@ using namespace std::chrono_literals;
 namespace {
 
 /// The engine, and how often it waits: more often than something happens is spinning.
-class counting_engine : public conformance::system_engine {
+template <class Engine>
+class counting_engine : public Engine {
 public:
-    using conformance::system_engine::system_engine;
+    using Engine::Engine;
 
     template <tcp::engine_sink Sink>
     void wait(tcp::duration timeout, Sink& sink) {
         ++waits;
-        conformance::system_engine::wait(timeout, sink);
+        Engine::wait(timeout, sink);
     }
 
     static inline int waits = 0;
 };
-using counting_bed = conformance::kernel_bed<counting_engine>;
+template <class Engine>
+using counting_bed = conformance::kernel_bed<counting_engine<Engine>>;
+#define COUNTING_BEDS counting_bed<tcp::epoll_engine>, counting_bed<tcp::io_uring_engine>
 
 /// Runs the server alone for a while in which there is nothing to do. False when it spins.
 template <class Bed, class Server>
@@ -60,9 +62,9 @@ bool rests(Bed& bed, Server& server) {
         return true;
     } else {
         server.run_for(20ms);  // what is still under way arrives
-        const int before = counting_engine::waits;
+        const int before = Bed::engine::waits;
         server.run_for(100ms);
-        return counting_engine::waits - before < 10;
+        return Bed::engine::waits - before < 10;
     }
 }
 
@@ -430,7 +432,7 @@ TEST_ON_BEDS("24 paused and resumed inside on_data: nothing is lost", Bed, CONFO
 }
 
 TEST_ON_BEDS("25 FIN or reset while paused: no spin, and nothing lost on resuming", Bed,
-             counting_bed AND_SIMULATED_BEDS) {
+             COUNTING_BEDS, SIMULATED_BEDS) {
     for (const bool reset : {false, true}) {
         for (const std::size_t size : sizes{0, 20'000}) {
             CAPTURE(reset);
@@ -459,7 +461,7 @@ TEST_ON_BEDS("25 FIN or reset while paused: no spin, and nothing lost on resumin
     }
 }
 
-TEST_ON_BEDS("25 FIN and then a reset while paused", Bed, counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN and then a reset while paused", Bed, COUNTING_BEDS, SIMULATED_BEDS) {
     study seen;
     seen.at_open = pause_it;
     seen.at_end = [](tcp::connection&) {};  // goes on, and would not notice by itself
@@ -479,8 +481,8 @@ TEST_ON_BEDS("25 FIN and then a reset while paused", Bed, counting_bed AND_SIMUL
     CHECK(seen.reason.by == closed_by::peer_reset);
 }
 
-TEST_ON_BEDS("25 FIN while paused on a connection that has finished sending", Bed,
-             counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN while paused on a connection that has finished sending", Bed, COUNTING_BEDS,
+             SIMULATED_BEDS) {
     study seen;
     seen.at_open = [](tcp::connection& peer) {
         peer.pause_receive();
@@ -501,8 +503,7 @@ TEST_ON_BEDS("25 FIN while paused on a connection that has finished sending", Be
     CHECK(seen.wrong == 0);
 }
 
-TEST_ON_BEDS("25 FIN or reset while the high mark pauses it", Bed,
-             counting_bed AND_SIMULATED_BEDS) {
+TEST_ON_BEDS("25 FIN or reset while the high mark pauses it", Bed, COUNTING_BEDS, SIMULATED_BEDS) {
     for (const bool reset : {false, true}) {
         for (const bool user_too : {false, true}) {
             CAPTURE(reset);
@@ -547,7 +548,7 @@ TEST_ON_BEDS("25 FIN or reset while the high mark pauses it", Bed,
     }
 }
 
-TEST_CASE("27 a gigabyte through one connection: in order, once") {
+TEST_ON_BEDS("27 a gigabyte through one connection: in order, once", Bed, SYSTEM_BEDS) {
     const std::uint64_t size = (std::getenv("TCP_TEST_QUICK") != nullptr ? 256ULL : 1024ULL) << 20;
     struct ends_the_run {
         std::function<void()> stop;
@@ -560,7 +561,7 @@ TEST_CASE("27 a gigabyte through one connection: in order, once") {
     };
     std::function<void()> stop;
     closed_by by{};
-    auto server = system_bed{}.make(ends_the_run{[&] { stop(); }, &by});
+    auto server = Bed{}.make(ends_the_run{[&] { stop(); }, &by});
     stop = [&] { server.stop(); };
     const endpoint where = server.bind("127.0.0.1:0");
     server.listen();
@@ -607,7 +608,7 @@ TEST_CASE("27 a gigabyte through one connection: in order, once") {
     CHECK(server.statistics().bytes_sent == size);
 }
 
-TEST_CASE("28 a connection that floods does not hold up those that ping") {
+TEST_ON_BEDS("28 a connection that floods does not hold up those that ping", Bed, SYSTEM_BEDS) {
     struct tally {
         std::size_t pings = 0, floods = 0;  // bytes
     };
@@ -623,13 +624,13 @@ TEST_CASE("28 a connection that floods does not hold up those that ping") {
         }
     };
     tally seen;
-    system_bed bed;
+    Bed bed;
     constexpr std::size_t buffer = 4096;
     auto server = bed.make(mixed{&seen}, {.receive_buffer = buffer});
     const endpoint where = bed.listen(server);
     auto flood = bed.connect(where);
     flood.send("F");
-    std::vector<system_bed::client> pings;
+    std::vector<typename Bed::client> pings;
     for (int i = 0; i != 20; ++i) {
         pings.push_back(bed.connect(where));
         pings.back().send("p");
@@ -637,7 +638,7 @@ TEST_CASE("28 a connection that floods does not hold up those that ping") {
     CHECK(bed.until(server, [&] { return seen.pings == 20 && seen.floods == 1; }));
 
     // What lies in the buffers of an engine that is handed several at once comes on top.
-    constexpr std::size_t most_at_once = system_bed::puts_off ? 32 * 1024 : buffer;
+    constexpr std::size_t most_at_once = Bed::puts_off ? 32 * 1024 : buffer;
     const std::string much(4 << 20, 'F');
     constexpr int turns = 2;  // of at most four full buffers for each connection
     for (int round = 0; round != 20; ++round) {
@@ -684,9 +685,9 @@ TEST_ON_BEDS("28 a handler that is never done does not hold up the others", Bed,
     CHECK(seen.wrong == 0);
 }
 
-TEST_CASE("29 urgent data does not spin, and what surrounds it arrives") {
+TEST_ON_BEDS("29 urgent data does not spin, and what surrounds it arrives", Bed, COUNTING_BEDS) {
     study seen;
-    laboratory<counting_bed> lab{seen};
+    laboratory<Bed> lab{seen};
     std::string expected;
     const auto send = [&](const char* text) {
         expected += text;
@@ -732,14 +733,14 @@ TEST_CASE("29 urgent data does not spin, and what surrounds it arrives") {
     CHECK(lab.server_rests());
 }
 
-TEST_CASE("29 a signal at urgent data does not keep what is behind it") {
+TEST_ON_BEDS("29 a signal at urgent data does not keep what is behind it", Bed, COUNTING_BEDS) {
     // tcp_recvmsg() of Linux leaves it for the next call then. In an io_uring that call is the
     // kernel's own, which makes none before something comes.
     const signal_storm storm;
     int late = 0;
     for (int i = 0; i != 15 && late < 3; ++i) {
         study seen;
-        laboratory<counting_bed> lab{seen};
+        laboratory<Bed> lab{seen};
         std::string expected;
         for (int k = 0; k != 20; ++k) {
             lab.client.send("before");
@@ -1116,10 +1117,11 @@ TEST_ON_BEDS("32 what arrived before a failed write is delivered", Bed, CONFORMA
     }
 }
 
-TEST_CASE(
-    "27 bytes that come with descriptors through a unix-domain socket, and those behind them") {
+TEST_ON_BEDS(
+    "27 bytes that come with descriptors through a unix-domain socket, and those behind them", Bed,
+    SYSTEM_BEDS) {
     // A receive stops in front of them and behind them, unix(7): what is left makes no new edge.
-    stage<system_bed> on;
+    stage<Bed> on;
     auto server = on.bed.make(scripted{on.does});
     const endpoint where = server.bind("unix:@tcp-receiving-" + std::to_string(::getpid()));
     server.bind("127.0.0.1:0");

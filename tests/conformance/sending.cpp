@@ -205,10 +205,10 @@ TEST_ON_BEDS("34 a client that pipelines and never reads: the queue is bounded",
     CHECK(most <= high + buffer);
 }
 
-TEST_CASE("34 clients that pipeline and hardly read: memory stays flat (K)") {
+TEST_ON_BEDS("34 clients that pipeline and hardly read: memory stays flat (K)", Bed, SYSTEM_BEDS) {
     constexpr std::size_t clients = 64, high = 64 * 1024, buffer = 16 * 1024;
     constexpr std::size_t most_each = 2 * 1024 * 1024;  // were nothing bounded
-    conformance::system_bed bed;
+    Bed bed;
     auto server = bed.make(tcp::echo{}, {.high_mark = high,
                                          .low_mark = high / 4,
                                          .receive_buffer = buffer,
@@ -696,7 +696,7 @@ TEST_ON_BEDS("39 more pieces than IOV_MAX in one hook", Bed, CONFORMANCE_BEDS) {
     CHECK(difference(client.received(), expected) == "");
 }
 
-TEST_CASE("39 over 2 GiB in one send (K)") {
+TEST_ON_BEDS("39 over 2 GiB in one send (K)", Bed, SYSTEM_BEDS) {
     std::ifstream meminfo{"/proc/meminfo"};
     std::size_t available = 0;  // in KiB
     for (std::string word; meminfo >> word;)
@@ -709,7 +709,7 @@ TEST_CASE("39 over 2 GiB in one send (K)") {
     // Block n of a mebibyte begins with its number; the rest is the same in all.
     constexpr std::size_t block = 1 << 20, blocks = 2049;
     const std::string plain = pattern(block);
-    stage<conformance::system_bed> on;
+    stage<Bed> on;
     on.does.on_open = [&](tcp::connection& peer) {
         std::string huge;
         huge.reserve(block * blocks + 1);
@@ -892,8 +892,8 @@ TEST_ON_BEDS("writable: not when nothing can be sent any more", Bed, CONFORMANCE
     CHECK(at_close == 0);
 }
 
-TEST_ON_BEDS("sends to other connections leave at the end of the batch", Bed,
-             conformance::system_bed, conformance::fair_bed) {
+TEST_ON_BEDS("sends to other connections leave at the end of the batch", Bed, SYSTEM_BEDS,
+             conformance::fair_bed) {
     stage<Bed> on;
     on.does.on_data = [&](tcp::connection& peer, tcp::bytes) {
         for (tcp::connection* each : on.does.peers)

@@ -208,11 +208,12 @@ TEST_ON_BEDS("44 destruction of a stopped server inside on_close", Bed, CONFORMA
     CHECK(on.does.alive == 0);
 }
 
-TEST_CASE("44 destruction of the server inside a hook that run() and accept() called (K)") {
+TEST_ON_BEDS("44 destruction of the server inside a hook that run() and accept() called (K)", Bed,
+             SYSTEM_BEDS) {
     for (const bool accepts : {false, true}) {
         CAPTURE(accepts);
-        stage<conformance::system_bed> on;
-        using server = conformance::system_bed::server<scripted>;
+        stage<Bed> on;
+        using server = typename Bed::template server<scripted>;
         std::unique_ptr<server> only{new server(on.bed.make(scripted{on.does}))};
         const auto at = on.bed.listen(*only);
         on.does.on_data = [&](tcp::connection& peer, tcp::bytes data) {
@@ -667,9 +668,9 @@ TEST_ON_BEDS("65 what is queued is sent while the server drains", Bed, CONFORMAN
 
 // ---- 44: from other threads (K) ----
 
-TEST_CASE("44 stop() from another thread while the server runs (K)") {
+TEST_ON_BEDS("44 stop() from another thread while the server runs (K)", Bed, SYSTEM_BEDS) {
     for (int round = 0; round != 40; ++round) {
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
         auto server = on.bed.make(scripted{on.does});
         const auto at = on.bed.listen(server);
@@ -690,15 +691,15 @@ TEST_CASE("44 stop() from another thread while the server runs (K)") {
     }
 }
 
-TEST_CASE("44 destruction from another thread while the server runs (K)") {
+TEST_ON_BEDS("44 destruction from another thread while the server runs (K)", Bed, SYSTEM_BEDS) {
     for (int round = 0; round != 100; ++round) {
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
-        using server = conformance::system_bed::server<scripted>;
+        using server = typename Bed::template server<scripted>;
         std::optional<server> one;
         // The type has no move: made in its place.
         struct maker {
-            stage<conformance::system_bed>& on;
+            stage<Bed>& on;
             operator server() const { return on.bed.make(scripted{on.does}); }
         };
         one.emplace(maker{on});
@@ -722,10 +723,10 @@ TEST_CASE("44 destruction from another thread while the server runs (K)") {
     }
 }
 
-TEST_CASE("44 drain() from another thread while the server runs (K)") {
+TEST_ON_BEDS("44 drain() from another thread while the server runs (K)", Bed, SYSTEM_BEDS) {
     for (const bool finish : {true, false}) {
         CAPTURE(finish);
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         on.does.on_data = [](tcp::connection& peer, tcp::bytes data) { peer.send(data); };
         on.does.on_end = [](tcp::connection& peer) { peer.close(); };
         auto server = on.bed.make(scripted{on.does});
@@ -752,8 +753,9 @@ TEST_CASE("44 drain() from another thread while the server runs (K)") {
     }
 }
 
-TEST_CASE("44 run() while another thread runs the server: already_running (K)") {
-    conformance::system_bed bed;
+TEST_ON_BEDS("44 run() while another thread runs the server: already_running (K)", Bed,
+             SYSTEM_BEDS) {
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
@@ -770,8 +772,8 @@ TEST_CASE("44 run() while another thread runs the server: already_running (K)") 
     server.run();  // nobody runs it now, and it has stopped
 }
 
-TEST_CASE("statistics() from another thread while the server runs (K)") {
-    conformance::system_bed bed;
+TEST_ON_BEDS("statistics() from another thread while the server runs (K)", Bed, SYSTEM_BEDS) {
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
@@ -830,22 +832,23 @@ TEST_CASE("a simulated server is woken by stop() and drain() of another thread (
 
 namespace {
 
-using stoppable = conformance::system_bed::server<scripted>;
-std::atomic<stoppable*> to_stop{nullptr};
+template <class Bed>
+std::atomic<typename Bed::template server<scripted>*> to_stop{nullptr};
 
-extern "C" void stop_it(int) {
-    if (stoppable* const server = to_stop.load()) server->stop();
+template <class Bed>
+void stop_it(int) {
+    if (auto* const server = to_stop<Bed>.load()) server->stop();
 }
 
 }  // namespace
 
-TEST_CASE("44 stop() in a signal handler (K)") {
-    const handled_signal handled{SIGUSR2, stop_it};
+TEST_ON_BEDS("44 stop() in a signal handler (K)", Bed, SYSTEM_BEDS) {
+    const handled_signal handled{SIGUSR2, stop_it<Bed>};
     for (int round = 0; round != 20; ++round) {
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto at = on.bed.listen(server);
-        to_stop = &server;
+        to_stop<Bed> = &server;
         SUBCASE("raised before run()") {
             ::raise(SIGUSR2);
             server.run();
@@ -867,13 +870,13 @@ TEST_CASE("44 stop() in a signal handler (K)") {
         }
         CHECK_FALSE(server.poll());
         for (const auto& why : on.does.closes) CHECK(why.by == closed_by::server_stopping);
-        to_stop = nullptr;
+        to_stop<Bed> = nullptr;
     }
 }
 
-TEST_CASE("44 signals that stop nothing are survived (K)") {
-    const handled_signal handled{SIGUSR2, stop_it};
-    conformance::system_bed bed;
+TEST_ON_BEDS("44 signals that stop nothing are survived (K)", Bed, SYSTEM_BEDS) {
+    const handled_signal handled{SIGUSR2, stop_it<Bed>};
+    Bed bed;
     auto server = bed.make(tcp::echo{});
     const auto at = bed.listen(server);
     std::thread runner{[&] { server.run(); }};
@@ -889,12 +892,12 @@ TEST_CASE("44 signals that stop nothing are survived (K)") {
 
 // ---- nothing is left ----
 
-TEST_CASE("no descriptor is left by a server that is a local variable (K)") {
-    { const conformance::system_bed warm; }
+TEST_ON_BEDS("no descriptor is left by a server that is a local variable (K)", Bed, SYSTEM_BEDS) {
+    { const Bed warm; }
     const auto before = open_descriptors();
     REQUIRE_FALSE(before.empty());
     const auto use = [](int how) {
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
         if (how == 0) return;  // not even bound
         const auto at = server.bind("127.0.0.1:0");
@@ -941,11 +944,12 @@ TEST_CASE("no descriptor is left by a server that is a local variable (K)") {
     CHECK(open_descriptors() == before);
 }
 
-TEST_CASE("no descriptor is left while a stopped or drained server is still there (K)") {
+TEST_ON_BEDS("no descriptor is left while a stopped or drained server is still there (K)", Bed,
+             SYSTEM_BEDS) {
     const auto before = open_descriptors();
     for (const bool drained : {false, true}) {
         CAPTURE(drained);
-        stage<conformance::system_bed> on;
+        stage<Bed> on;
         auto server = on.bed.make(scripted{on.does});
         const auto made = open_descriptors();
         const auto at = on.bed.listen(server);

@@ -1,5 +1,6 @@
 // The coroutine of a connection: what it looks for in what came, and the memory it takes.
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ public:
         where.sin_port = htons(static_cast<std::uint16_t>(to.port()));
         where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         REQUIRE(::connect(fd_, reinterpret_cast<sockaddr*>(&where), sizeof where) == 0);
+        const int on = 1;  // otherwise a second piece waits 40 ms for the first one's ACK
+        REQUIRE(::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0);
     }
     plain_client(const plain_client&) = delete;
     plain_client& operator=(const plain_client&) = delete;
