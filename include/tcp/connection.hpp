@@ -143,8 +143,20 @@ public:
     /// The endpoint of this side, and of the peer. Asked of the system (getsockname(2),
     /// getpeername(2)), not stored: empty when the system no longer knows, as in on_close after
     /// both sides have finished. In on_open the peer is always known.
-    endpoint local_endpoint() const { return loop_->local_endpoint_of(*this); }
-    endpoint remote_endpoint() const { return loop_->remote_endpoint_of(*this); }
+    endpoint local_endpoint() const {
+        return loop_->endpoint_of(*this, detail::loop_context::side::local);
+    }
+    endpoint remote_endpoint() const {
+        return loop_->endpoint_of(*this, detail::loop_context::side::remote);
+    }
+
+    /// The descriptor of the connection's socket, for what this library does not do itself:
+    /// setsockopt(2), TCP_INFO (tcp(7)), SO_PEERCRED (unix(7)). It is only lent, valid until
+    /// on_close: closing it, or reading or writing past the library, breaks the connection. -1
+    /// where there is none: in on_close, with options::direct_descriptors, in a simulation.
+    int native_handle() const {
+        return (flags_ & finished) != 0 ? -1 : loop_->descriptor_of(*this);
+    }
 
     /// A name for this connection that other threads may use, and that may be kept when the
     /// connection is over. In on_close it names nobody already. In <tcp/connection_handle.hpp>.

@@ -373,8 +373,21 @@ private:
     [[gnu::cold]] endpoint bind_all(std::string_view text, std::error_code& failure,
                                     endpoint& last) {
         if (!may_bind(failure)) return {};
-        endpoint first;
         const listener_id before = bound_count();
+        for (int left = 16;; --left) {
+            endpoint first;
+            const bool another = bind_each(text, failure, first, last);
+            if (!failure) return first;
+            take_back(before);
+            if (!another || left == 0) return {};
+            failure = {};
+        }
+    }
+
+    // Whether another port may do where this fails: the system chose it for the first address, and
+    // it is taken on this one.
+    [[gnu::cold]] bool bind_each(std::string_view text, std::error_code& failure, endpoint& first,
+                                 endpoint& last) {
         std::error_code absent;
         detail::name_lookup names{text, failure};
         while (const endpoint one = names.next()) {
@@ -387,14 +400,11 @@ private:
             if (failure == std::errc::address_not_available ||
                 failure == std::errc::address_family_not_supported)
                 absent = std::exchange(failure, {});
-            if (failure) {
-                take_back(before);
-                return {};
-            }
+            if (failure) return first && one.port() == 0 && failure == std::errc::address_in_use;
             if (!first) first = bound;
         }
         if (!first && !failure) failure = absent ? absent : make_error_code(error::name_not_found);
-        return first;
+        return false;
     }
 
     // Unbinds all but the first so many.

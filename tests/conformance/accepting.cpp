@@ -740,6 +740,32 @@ TEST_ON_BEDS("accept() and stop()", Bed, CONFORMANCE_BEDS) {
     }
 }
 
+TEST_ON_BEDS("native_handle(): the socket itself, until the end", Bed, CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    int in_open = -2, in_close = -2;
+    bool same = false;
+    on.does.on_open = [&](tcp::connection& peer) {
+        in_open = peer.native_handle();
+        same = tcp::detail::remote_endpoint_of(in_open) == peer.remote_endpoint();
+    };
+    on.does.on_end = [&](tcp::connection& peer) {
+        same = same && peer.native_handle() == in_open;
+        peer.close();
+    };
+    on.does.on_close = [&](tcp::connection& peer, const tcp::close_reason&) {
+        in_close = peer.native_handle();
+    };
+    auto server = on.bed.make(scripted{on.does});
+    auto client = on.bed.connect(on.bed.listen(server));
+    client.shutdown_send();
+    REQUIRE(on.bed.until(server, [&] { return client.ended() && !on.does.closes.empty(); }));
+    const bool has_none =
+        Bed::simulated || (Bed::puts_off && conformance::with_direct_descriptors());
+    CHECK((in_open == -1) == has_none);
+    CHECK(same == !has_none);
+    CHECK(in_close == -1);
+}
+
 TEST_ON_BEDS("accept() stopped by another thread", Bed, SYSTEM_BEDS) {
     for (int i = 0; i != 20; ++i) {
         auto server = Bed{}.make(tcp::echo{});

@@ -113,6 +113,19 @@ bool enter_empty_network(bool ipv6) {
     return any && ::ioctl(any.get(), SIOCSIFFLAGS, &request) == 0;
 }
 
+/// A name with two addresses, for this process alone.
+bool know_pair_test() {
+    const temporary_folder here;
+    const std::string hosts = here.file();
+    std::ofstream{hosts} << "127.0.0.1 pair.test\n127.0.0.2 pair.test\n";
+    const bool ours = ::unshare(CLONE_NEWNS) == 0 &&
+                      ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                      ::mount(hosts.c_str(), "/etc/hosts", nullptr, MS_BIND, nullptr) == 0;
+    ::unlink(hosts.c_str());
+    std::error_code failure;
+    return ours && tcp::resolve("pair.test:0", failure).size() == 2;
+}
+
 /// How many connections of this port are in TIME_WAIT at the server's end.
 int time_waits(int port) {
     std::ifstream table{"/proc/net/tcp"};
@@ -215,17 +228,8 @@ TEST_ON_BEDS("1 a unix-domain path in use", Bed, SYSTEM_BEDS) {
 
 TEST_ON_BEDS("1 a name of which one address is in use: nothing is left bound", Bed, SYSTEM_BEDS) {
     in_child([](findings& found) {
-        // A name with two addresses, for this process alone.
-        const temporary_folder here;
-        const std::string hosts = here.file();
-        std::ofstream{hosts} << "127.0.0.1 pair.test\n127.0.0.2 pair.test\n";
-        const bool ours = ::unshare(CLONE_NEWNS) == 0 &&
-                          ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                          ::mount(hosts.c_str(), "/etc/hosts", nullptr, MS_BIND, nullptr) == 0;
-        ::unlink(hosts.c_str());
+        if (!know_pair_test()) return found.not_permitted("a name with two addresses");
         std::error_code failure;
-        if (!ours || tcp::resolve("pair.test:0", failure).size() != 2)
-            return found.not_permitted("a name with two addresses");
         const endpoint last = tcp::resolve("pair.test:0", failure).back();
         const foreign_socket other{last};
         const std::string where = "pair.test:" + std::to_string(other.where.port());
@@ -248,6 +252,29 @@ TEST_ON_BEDS("1 a name of which one address is in use: nothing is left bound", B
         for (const char* address : {"127.0.0.1:0", "127.0.0.2:0"})
             found.check(echoes(bed, both, endpoint::parse(address).with_port(bound.port())),
                         "both addresses of a name echo");
+    });
+}
+
+TEST_ON_BEDS("1 port 0 of a name: a port that is free on each of its addresses", Bed, SYSTEM_BEDS) {
+    in_child([](findings& found) {
+        if (!enter_empty_network(false) || !know_pair_test())
+            return found.not_permitted("a network, and a name with two addresses");
+        // Eight ports to choose from, of which each address has lost two.
+        std::ofstream{"/proc/sys/net/ipv4/ip_local_port_range"} << "40000 40007";
+        std::vector<foreign_socket> others;
+        for (const int port : {40002, 40003})
+            for (const char* address : {"127.0.0.1:0", "127.0.0.2:0"})
+                others.emplace_back(
+                    endpoint::parse(address).with_port(port + (address[8] == '2' ? 2 : 0)));
+        Bed bed;
+        for (int i = 0; i != 40; ++i) {
+            auto server = bed.make(tcp::echo{});
+            std::error_code failure;
+            const endpoint bound = server.bind("pair.test:0", failure);
+            found.check(!failure, "a port is found");
+            found.check(bound.port() >= 40000 && bound.port() != 40002, "and a free one");
+            found.check(server.bound_count() == 2, "on both");
+        }
     });
 }
 

@@ -39,8 +39,8 @@ public:
         mail->let_go();
     }
 
-    tcp::endpoint local_endpoint_of(const tcp::connection&) override { return {}; }
-    tcp::endpoint remote_endpoint_of(const tcp::connection&) override { return {}; }
+    tcp::endpoint endpoint_of(const tcp::connection&, side) override { return {}; }
+    int descriptor_of(const tcp::connection&) override { return -1; }
     tcp::duration time() const override { return {}; }
     void call_hook(tcp::connection&, void (*)(void*, tcp::connection&), void*) override {}
     void wake() noexcept override {

@@ -157,6 +157,7 @@ concept engine = requires(E& e, const E& fixed, const endpoint& where, listener_
         e.local_endpoint(id)
         } -> std::same_as<endpoint>;  // empty where the system does not know it (any more)
     { e.remote_endpoint(id) } -> std::same_as<endpoint>;
+    { fixed.descriptor(id) } -> std::same_as<int>;  // -1 where there is none
     {
         e.since_taken(id)
         } -> std::same_as<duration>;  // how long ago the peer last took some of what was sent, as

@@ -118,6 +118,9 @@ public:
     bool close(connection_id id, close_mode mode) {
         return with([&](auto& e) { return e.close(id, mode); });
     }
+    int descriptor(connection_id id) const {
+        return with([&](auto& e) { return e.descriptor(id); });
+    }
     endpoint local_endpoint(connection_id id) const {
         return with([&](auto& e) { return e.local_endpoint(id); });
     }

@@ -26,13 +26,12 @@ class connection_io : public loop_context {
 public:
     // ---- what a connection asks ----
 
-    endpoint local_endpoint_of(const connection& c) override {
-        return engine_.local_endpoint(id_of(c));
-    }
-    endpoint remote_endpoint_of(const connection& c) override {
+    endpoint endpoint_of(const connection& c, side which) override {
+        if (which == side::local) return engine_.local_endpoint(id_of(c));
         if (&c == current && arriving_ != nullptr) return *arriving_;
         return engine_.remote_endpoint(id_of(c));
     }
+    int descriptor_of(const connection& c) override { return engine_.descriptor(id_of(c)); }
     duration time() const override { return engine_.now(); }
     void wake() noexcept override { engine_.wake(); }
 

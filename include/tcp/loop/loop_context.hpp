@@ -29,9 +29,10 @@ public:
     loop_context(const loop_context&) = delete;
     loop_context& operator=(const loop_context&) = delete;
 
-    /// Asks the system; for functions that are called now and then.
-    virtual endpoint local_endpoint_of(const connection&) = 0;
-    virtual endpoint remote_endpoint_of(const connection&) = 0;
+    /// Ask the system; for functions that are called now and then.
+    enum class side : bool { local, remote };
+    virtual endpoint endpoint_of(const connection&, side) = 0;
+    virtual int descriptor_of(const connection&) = 0;
 
     /// The engine's clock.
     virtual duration time() const = 0;

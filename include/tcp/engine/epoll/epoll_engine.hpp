@@ -142,6 +142,7 @@ public:
     endpoint remote_endpoint(connection_id id) const {
         return detail::remote_endpoint_of(states_[id.slot].fd);
     }
+    int descriptor(connection_id id) const noexcept { return states_[id.slot].fd; }
     duration since_taken(connection_id id) const {
         return detail::since_taken(states_[id.slot].fd);
     }

@@ -8,6 +8,7 @@
 #include <new>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -22,6 +23,13 @@
 namespace tcp::inline v0_1::detail::io_uring {
 
 class direct_requests : protected requests {
+public:
+    /// "io_uring"; where direct descriptors were asked for and are not there, also why not.
+    std::string_view chosen() const noexcept { return chosen_; }
+
+    /// Why direct descriptors that were asked for are not there; nothing where they are.
+    std::error_code not_direct() const noexcept { return not_direct_; }
+
 protected:
     /// As of requests.
     [[gnu::cold]] direct_requests(const options& settings, std::error_code not_direct)
@@ -111,9 +119,6 @@ protected:
         if (result >= 0) ::close(result);
     }
 
-    std::error_code not_direct_;
-    std::string chosen_ = "io_uring";
-
 private:
     [[gnu::cold, gnu::noinline]] void close_in_table(const state& c) {
         if (c.has(reset) && !set_reset(c))
@@ -168,6 +173,8 @@ private:
     }
 
     std::uint32_t calls_ = 0;
+    std::error_code not_direct_;
+    std::string chosen_ = "io_uring";
 };
 
 }  // namespace tcp::inline v0_1::detail::io_uring

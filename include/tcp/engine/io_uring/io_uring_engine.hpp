@@ -69,11 +69,8 @@ public:
             if (states_[i].fd >= 0 && !states_[i].in_table) ::close(states_[i].fd);
     }
 
-    /// "io_uring"; where direct descriptors were asked for and are not there, also why not.
-    std::string_view chosen() const noexcept { return chosen_; }
-
-    /// Why direct descriptors that were asked for are not there; nothing where they are.
-    std::error_code not_direct() const noexcept { return not_direct_; }
+    using direct_requests::chosen;
+    using direct_requests::not_direct;
 
     // ---- accepting ----
 
@@ -192,6 +189,9 @@ public:
     }
     endpoint remote_endpoint(connection_id id) {
         return detail::remote_endpoint_of(descriptor_of(states_[id.slot]).get());
+    }
+    int descriptor(connection_id id) const noexcept {
+        return states_[id.slot].in_table ? -1 : states_[id.slot].fd;
     }
     duration since_taken(connection_id id) {
         return detail::since_taken(descriptor_of(states_[id.slot]).get());

@@ -131,6 +131,8 @@ public:
         return on != nullptr && !on->server.reset_arrived ? on->client_address : endpoint{};
     }
 
+    int descriptor(connection_id) const noexcept { return -1; }
+
     // A window opens when the client reads, and what waits for it is on its way at once.
     duration since_taken(connection_id id) {
         const link* const on = open_one(id, "since_taken()");
