@@ -19,6 +19,7 @@
 #include <tcp/observer.hpp>
 #include <tcp/options.hpp>
 #include <tcp/prometheus.hpp>
+#include <tcp/promise.hpp>
 #include <tcp/received.hpp>
 #include <tcp/resolve.hpp>
 #include <tcp/server.hpp>

@@ -79,6 +79,8 @@ public:
 private:
     friend class connection;
     friend class group;
+    template <class>
+    friend class promise;
 
     struct connection_message : detail::message {
         connection_message(delivery how, const connection_handle& h, std::size_t count) noexcept

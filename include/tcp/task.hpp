@@ -148,6 +148,11 @@ struct task_promise_base : promise_base {
     template <class T>
     task_awaiter<T> await_transform(task<T>&& other) const noexcept;
 
+    // What a header above has to await: promise.hpp.
+    template <class Other>
+    requires requires(Other&& wanted, conversation& talk) { wanted.awaited_in(talk); }
+    auto await_transform(Other&& wanted) const { return wanted.awaited_in(*talk); }
+
     // What it returns is found out at once, and so the sentence comes before whatever else is
     // wrong.
     template <class Other>
@@ -155,8 +160,8 @@ struct task_promise_base : promise_base {
         static_assert(
             std::is_void_v<Other>,
             "tcp::task: a task awaits what receive(), receive_exactly(), receive_until(), send() "
-            "and sleep_for() of its connection return, and other tasks; write co_await "
-            "std::move(it) for a task that has a name.");
+            "and sleep_for() of its connection return, a tcp::future, and other tasks; write "
+            "co_await std::move(it) for a task that has a name.");
         return std::suspend_never{};
     }
 };

@@ -1,6 +1,6 @@
 // expect: tcp::task: a task awaits what receive(), receive_exactly(), receive_until(), send()
-// and sleep_for() of its connection return, and other tasks; write co_await
-// std::move(it) for a task that has a name.
+// and sleep_for() of its connection return, a tcp::future, and other tasks; write
+// co_await std::move(it) for a task that has a name.
 #include <tcp.hpp>
 
 tcp::task<int> number() { co_return 42; }

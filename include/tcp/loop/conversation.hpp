@@ -9,6 +9,7 @@
 //     │ ────► waits_for_these ─(the same, with all of it)───► going
 //     │ ────► waits_for_room ──(on_writable, on_close)──────► going
 //     │ ────► sleeps ──────────(its timer, on_close)────────► going
+//     │ ────► waits_for_answer (its promise, on_close)──────► going
 //     │ ────► spins ───────────(on_close)───────────────────► going
 //     └─────► over: the frame is destroyed, close() or the exception leaves the hook
 #pragma once
@@ -167,10 +168,11 @@ public:
 
     /// A timer of its own has passed.
     [[gnu::noinline]] void on_time(connection& peer) {
-        if (state_ != state::sleeps) return;
-        const frames_of_loop frames{peer};
-        run();
+        if (state_ == state::sleeps) go_on(peer);
     }
+
+    /// The promise that it waits for is kept.
+    void on_answer(connection& peer) { go_on(peer); }
 
     /// Lets the coroutine see the end, whatever it waits for, and ends it where it waits again.
     [[gnu::noinline]] void on_close(connection& peer, const close_reason& why) {
@@ -192,7 +194,7 @@ public:
     /// Throws std::system_error (std::errc::invalid_argument) for the connection of another one.
     void check_own(const connection& peer) const {
         if (&peer != peer_) [[unlikely]]
-            misused("a coroutine receives from its own connection only");
+            misused("a coroutine awaits what is of its own connection only");
     }
     [[noreturn, gnu::cold, gnu::noinline]] static void misused(const char* what) {
         throw std::system_error{std::make_error_code(std::errc::invalid_argument), what};
@@ -226,6 +228,13 @@ public:
         peer_->flags_ |= connection::awaits_room;
     }
     void wait_for_time(std::coroutine_handle<> who) noexcept { wait(who, state::sleeps); }
+    void wait_for_answer(const void* whose, std::coroutine_handle<> who) noexcept {
+        answer_of_ = whose;
+        wait(who, state::waits_for_answer);
+    }
+    bool awaits(const void* answer) const noexcept {
+        return state_ == state::waits_for_answer && answer_of_ == answer;
+    }
     bool is_over() const noexcept { return closed_; }
     void wait_for_close(std::coroutine_handle<> who) noexcept {
         wait(who, state::spins);
@@ -270,6 +279,7 @@ private:
         waits_for_these,
         waits_for_room,
         sleeps,
+        waits_for_answer,
         spins,  // it fails again and again and does not mind
         over
     };
@@ -323,6 +333,11 @@ private:
         return received{how_};
     }
 
+    [[gnu::noinline]] void go_on(connection& peer) {
+        const frames_of_loop frames{peer};
+        run();
+    }
+
     [[gnu::always_inline]] void run() {
         state_ = state::going;
         do next_.resume();
@@ -352,6 +367,7 @@ private:
     union {
         wanted_bytes* these_ = nullptr;  // waits_for_these
         send_result* sent_;              // waits_for_room
+        const void* answer_of_;          // waits_for_answer
         promise_base* over_;             // over
     };
     int how_ = received::finished;  // the end, as a receive gives it
