@@ -298,8 +298,8 @@ using all_logged_hooks =
 /// A handler, with hooks or a coroutine, that does what Handler does and says what happens: who
 /// connected, what it received and sent, and why it ended. A line names the peer's endpoint,
 /// shows at most 60 bytes of data, and has no characters but printable ASCII: others are escaped
-/// (\n, \x1b). What is sent outside of the connection's own hooks (by a timer, after sleep_for(),
-/// by another connection's hook) is not said.
+/// (\n, \x1b). What is sent outside of the connection's own hooks (by a timer, after sleep_for()
+/// or a tcp::future, by another connection's hook) is not said.
 ///
 /// Its hooks are called, and call the sink, on the thread of the loop. What the sink throws is
 /// dropped.

@@ -6,11 +6,16 @@
 //     pool.run([lookup = std::move(lookup), key]() mutable { lookup.set_value(look_up(key)); });
 //     if (const auto one = co_await found) ...
 //
+// What the job uses is moved into it: the coroutine's frame may be gone before it is done. A pool
+// that keeps its jobs in std::function, which cannot move, takes a std::shared_ptr to the promise.
+//
 // Both hold what they share. Setting the value posts that to the loop of the connection, as a
 // message of its mailbox, and there the coroutine goes on:
 //
 //     promise (any thread) ──set_value()──► mailbox ──► loop: kept, the coroutine goes on
 #pragma once
+
+#include <tcp/detail/platform.hpp>  // before <coroutine>, whose own sentence is of no help
 
 #include <coroutine>
 #include <optional>
@@ -56,13 +61,14 @@ public:
     }
     ~promise() { keep(); }
 
-    /// What the coroutine waits for. Once, before the value is set.
+    /// What the coroutine waits for. Called once, before the value is set.
     future<T> get_future() { return future<T>{shared_}; }
 
-    /// Lets the coroutine go on with this value, on the thread of its loop. True unless nobody can
-    /// wait any more: the connection is over, or this promise has set its value or was moved from;
-    /// the value is destroyed then. Allocates nothing; throws what making a T of it throws, and may
-    /// be tried again then.
+    /// Lets the coroutine go on with this value, on the thread of its loop. True when that is on
+    /// its way; the end of the connection may still come first. False, and the value destroyed,
+    /// when the connection is over; false, and the value left alone, when this promise has set one
+    /// or was moved from. The coroutine may go on before this returns, and destroy the promise.
+    /// Allocates nothing; throws what making a T of the value throws, and may be tried again then.
     template <class From = T>
     bool set_value(From&& value) {
         if (!shared_) return false;
@@ -82,6 +88,9 @@ private:
                                                     },
                                                     h, 0},
               of{&peer} {}
+
+        /// Whether the slot still holds the connection that this was made for.
+        bool of_this_life() const noexcept { return this->to != nullptr && this->arrived(); }
 
         void arrive(detail::loop_context& loop) noexcept {
             kept = true;
@@ -107,15 +116,19 @@ private:
         const connection* const of;
         detail::conversation* awaits = nullptr;  // there as long as the connection is
         bool kept = false;
+        bool awaited = false;
 
         detail::holder_count holders;
     };
 
+    // This promise may be gone as soon as it is posted.
     bool keep() noexcept {
         if (!shared_) return false;
-        shared_->hold();  // for the mailbox
-        const bool posted{to_.posted(shared_.get())};
-        shared_ = {};
+        const detail::counted_pointer<shared_state> shared = std::move(shared_);
+        const connection_handle to = std::move(to_);
+        shared->hold();  // for the mailbox
+        const bool posted{to.posted(shared.get())};
+        if (!posted) shared->value.reset();
         return posted;
     }
 
@@ -126,7 +139,8 @@ private:
 /// What a promise will give. It belongs to the coroutine of the connection that the promise was
 /// made for, and is for co_await in a task of it, once: that waits until the promise has set its
 /// value, and gives it as a std::optional; empty when the promise was destroyed without one, or the
-/// connection is over, whichever comes first. Nothing is received meanwhile, as with sleep_for().
+/// connection is over, whichever comes first. Nothing is received meanwhile: that the peer has
+/// finished is told by the next receive, and so is its reset where unread bytes wait.
 template <class T>
 class [[nodiscard]] future {
     using shared_state = typename promise<T>::shared_state;
@@ -142,14 +156,14 @@ public:
         awaiter(detail::conversation& talk, pointer shared) noexcept
             : talk_{talk}, shared_{std::move(shared)} {}
 
-        bool await_ready() const noexcept { return !shared_ || shared_->kept; }
+        bool await_ready() const noexcept { return shared_->kept; }
         void await_suspend(std::coroutine_handle<> who) const noexcept {
             shared_->awaits = &talk_;
             talk_.wait_for_answer(shared_.get(), who);
         }
         std::optional<T> await_resume() const {
-            if (!shared_ || !shared_->kept) return std::nullopt;  // the connection is over
-            return std::exchange(shared_->value, std::nullopt);
+            if (!shared_->kept) return std::nullopt;  // the connection is over
+            return std::move(shared_->value);
         }
 
     private:
@@ -157,10 +171,14 @@ public:
         pointer shared_;
     };
 
-    /// Throws std::system_error (std::errc::invalid_argument) in the coroutine of another
-    /// connection.
+    /// Throws std::system_error (std::errc::invalid_argument) for the future of another connection,
+    /// and for one that was awaited already.
     awaiter awaited_in(detail::conversation& talk) const {
-        if (shared_) talk.check_own(*shared_->of);
+        if (!shared_ || std::exchange(shared_->awaited, true))
+            talk.misused("a future is awaited once");
+        talk.check_own(*shared_->of);
+        if (!talk.is_over() && !shared_->of_this_life())
+            talk.misused("the connection of this future is over");
         return {talk, shared_};
     }
 

@@ -96,9 +96,9 @@ public:
     /// violation.
     void set_spin_limit(std::uint64_t waits) noexcept { network_.spin_limit = waits; }
 
-    /// With this, a server that waits for ever while nothing is under way waits for stop(), or a
-    /// send of a handle, from another thread, in real time. Without, that is a violation: it would
-    /// hang the test.
+    /// With this, a server that waits for ever while nothing is under way waits for stop(), a send
+    /// of a handle or the value of a promise, from another thread, in real time. Without, that is a
+    /// violation: it would hang the test.
     void expect_outside_wakes(bool expected = true) noexcept { network_.outside_wakes = expected; }
 
     /// Calls a function with a line for each thing that happens, to see what led to a failure:
