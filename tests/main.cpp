@@ -2,10 +2,11 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <iostream>
+#include <span>
 #include <string_view>
 #include <system_error>
-#include <vector>
 
 #include <tcp/engine/io_uring/io_uring_engine.hpp>
 #include <tcp/options.hpp>
@@ -25,7 +26,7 @@ std::string_view io_uring_forbidden() {
 
 /// Whether this lists the test cases, or runs one by its name.
 bool listed_or_one(int count, const char* const* words) {
-    for (const std::string_view word : std::vector<std::string_view>{words + 1, words + count}) {
+    for (const std::string_view word : std::span{words, static_cast<std::size_t>(count)}) {
         if (word == "--list-test-cases") return true;
         if (word.substr(0, 12) == "--test-case=" && word.find('*') == word.npos) return true;
     }

@@ -49,7 +49,7 @@ class promise {
 
 public:
     /// Throws std::bad_alloc.
-    explicit promise(connection& peer) : to_{peer.handle()}, shared_{new shared_state{to_, peer}} {}
+    explicit promise(connection& peer) : to_{peer.handle()}, shared_{new shared_state{to_}} {}
     promise(promise&&) noexcept = default;
     promise& operator=(promise&& other) noexcept {
         if (this != &other) {
@@ -81,13 +81,12 @@ private:
 
     // A message, from when the promise is kept.
     struct shared_state : connection_handle::connection_message {
-        shared_state(const connection_handle& h, const connection& peer) noexcept
-            : connection_handle::connection_message{[](detail::message& m,
-                                                       detail::loop_context& loop) noexcept {
-                                                        static_cast<shared_state&>(m).arrive(loop);
-                                                    },
-                                                    h, 0},
-              of{&peer} {}
+        explicit shared_state(const connection_handle& h) noexcept
+            : connection_handle::connection_message{
+                  [](detail::message& m, detail::loop_context& loop) noexcept {
+                      static_cast<shared_state&>(m).arrive(loop);
+                  },
+                  h, 0} {}
 
         /// Whether the slot still holds the connection that this was made for.
         bool of_this_life() const noexcept { return this->to != nullptr && this->arrived(); }
@@ -113,7 +112,6 @@ private:
         std::optional<T> value;  // the promise's; the loop's once it is kept
 
         // The loop's.
-        const connection* const of;
         detail::conversation* awaits = nullptr;  // there as long as the connection is
         bool kept = false;
         bool awaited = false;
@@ -176,7 +174,7 @@ public:
     awaiter awaited_in(detail::conversation& talk) const {
         if (!shared_ || std::exchange(shared_->awaited, true))
             talk.misused("a future is awaited once");
-        talk.check_own(*shared_->of);
+        if (shared_->to != nullptr) talk.check_own(*shared_->to);  // null: made in on_close
         if (!talk.is_over() && !shared_->of_this_life())
             talk.misused("the connection of this future is over");
         return {talk, shared_};
