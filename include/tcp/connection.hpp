@@ -172,6 +172,11 @@ public:
     // after pause_receive() resumes it. `co_await peer.send(...)` sends at once and gives the
     // send_result; where this connection's queue, to whichever one sends, is above the high mark
     // then, it waits until that has fallen to the low mark.
+    //
+    // `co_await peer.receive().within(5s)`, and the same of the other receives, waits for so long
+    // (0 or less is the next millisecond; never less, and two milliseconds and what the loop is
+    // busy with more) and then gives error::timed_out: nothing was taken, and the next receive
+    // gives what has come.
 
     /// Waits for bytes and gives all that are there. The peer's end gives none and no error; a
     /// receive after that one closes the connection.

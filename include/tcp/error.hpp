@@ -26,6 +26,7 @@ enum class error {
     incomplete,           // the peer finished in the middle of what a receive waits for
     not_a_listener,       // adopt() of a descriptor that is no bound stream socket
     bad_network,          // a text that is no rule of an access_list
+    timed_out,            // what a receive waits for did not come within the time it was given
 };
 
 /// What an error means and what to do about it, as one sentence.
@@ -63,6 +64,7 @@ constexpr const char* to_text(error e) noexcept {
         case error::incomplete: return "the peer finished in the middle of what was waited for";
         case error::bad_network:
             return "not a rule; write 10.0.0.0/8, fd00::/8, an address, unix: or all";
+        case error::timed_out: return "what was waited for did not come in time";
     }
     return "unknown error";
 }

@@ -36,7 +36,8 @@ public:
 
     /// Why there are no bytes. Empty with bytes, and when the peer finished in order; otherwise
     /// error::incomplete (it finished in the middle of what was waited for), error::receive_limit,
-    /// std::errc::connection_aborted (this side ended the connection), or the system's.
+    /// error::timed_out (the connection goes on), std::errc::connection_aborted (this side ended
+    /// the connection), or the system's.
     std::error_code error() const noexcept {
         if (why_ == none || why_ == finished) return {};
         if (why_ < 0) return make_error_code(static_cast<tcp::error>(-why_));

@@ -29,6 +29,7 @@
 
 #include <tcp/connection.hpp>
 #include <tcp/duration.hpp>
+#include <tcp/error.hpp>
 #include <tcp/handler.hpp>
 #include <tcp/loop/conversation.hpp>
 #include <tcp/loop/coroutine_handler.hpp>
@@ -44,17 +45,35 @@ namespace detail {
 
 // ---- what connection's functions for coroutines return, for co_await alone ----
 
+template <class Request>
+struct [[nodiscard]] limited_request {
+    Request wanted;
+    duration length;
+};
+
 struct [[nodiscard]] receive_request {
     connection& from;
+
+    auto within(duration length) const noexcept {
+        return limited_request<receive_request>{*this, length};
+    }
 };
 struct [[nodiscard]] receive_exactly_request {
     connection& from;
     std::size_t size;
+
+    auto within(duration length) const noexcept {
+        return limited_request<receive_exactly_request>{*this, length};
+    }
 };
 struct [[nodiscard]] receive_until_request {
     connection& from;
     std::string_view delimiter;
     std::size_t limit;
+
+    auto within(duration length) const noexcept {
+        return limited_request<receive_until_request>{*this, length};
+    }
 };
 
 struct [[nodiscard]] sleep_request {
@@ -79,6 +98,24 @@ struct wanted_awaiter {
     bool await_ready() noexcept { return talk.has(these); }
     void await_suspend(std::coroutine_handle<> who) noexcept { talk.wait_for(these, who); }
     received await_resume() const noexcept { return talk.take(these); }
+};
+
+// A receive that gives up when its time has passed. It lies in the frame, and so its timer does.
+template <class Receive>
+struct limited_awaiter : Receive {
+    connection& from;
+    duration length;
+    timer alarm = {};
+    bool late = false;
+
+    void await_suspend(std::coroutine_handle<> who) noexcept {
+        Receive::await_suspend(who);
+        alarm.start(from, length,
+                    [this](connection& peer) { this->talk.on_late_receive(peer, late); });
+    }
+    received await_resume() const noexcept {
+        return late ? received{error::timed_out} : Receive::await_resume();
+    }
 };
 
 struct send_awaiter {
@@ -138,6 +175,12 @@ struct task_promise_base : promise_base {
     wanted_awaiter await_transform(receive_until_request wanted) const {
         talk->check_own(wanted.from);
         return {*talk, wanted_bytes{wanted.delimiter, wanted.limit}};
+    }
+    template <class Request>
+    auto await_transform(limited_request<Request> limited) const {
+        using receive = decltype(await_transform(limited.wanted));
+        return limited_awaiter<receive>{await_transform(limited.wanted), limited.wanted.from,
+                                        limited.length};
     }
     sleep_awaiter await_transform(sleep_request wanted) const {
         talk->check_own(wanted.from);

@@ -6,7 +6,7 @@
 // middle, its frames are destroyed from the outside in, and a frame for each task is on the stack.
 //
 //   going ──► waits_for_data ──(on_data, on_end, on_close)──► going
-//     │ ────► waits_for_these ─(the same, with all of it)───► going
+//     │ ────► waits_for_these ─(the same, with all of it)───► going   (both: their timer, too)
 //     │ ────► waits_for_room ──(on_writable, on_close)──────► going
 //     │ ────► sleeps ──────────(its timer, on_close)────────► going
 //     │ ────► waits_for_answer (its promise, on_close)──────► going
@@ -169,6 +169,15 @@ public:
     /// A timer of its own has passed.
     [[gnu::noinline]] void on_time(connection& peer) {
         if (state_ == state::sleeps) go_on(peer);
+    }
+
+    /// A receive has waited for long enough. What came of it is for the next one.
+    [[gnu::noinline]] void on_late_receive(connection& peer, bool& late) {
+        const bool waits = state_ == state::waits_for_data || state_ == state::waits_for_these;
+        if (!waits || end_ != end::none) return;
+        late = true;
+        peer.flags_ |= connection::show_kept;
+        go_on(peer);
     }
 
     /// The promise that it waits for is kept.
