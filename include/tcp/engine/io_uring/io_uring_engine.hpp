@@ -14,7 +14,9 @@
 // A send never waits in the kernel (MSG_DONTWAIT): it is over when the system call that hands it
 // over returns. One that finds no room is asked for again when a poll says that there is some. So
 // nothing that lies in a request of the kernel's is lost when it is cancelled, and a loop may go on
-// on another thread, with another ring.
+// on another thread, with another ring. What came alone is answered with send(2): the completion of
+// a request would end the wait that hands it over, and the thread could not sleep before the next.
+// A busy loop waits for several messages (coalescing.hpp).
 //
 // Of a connection that fills a buffer and has more, more would be received than its handler is
 // ready for, in small pieces: it is received with recv(2) into one large buffer, when a poll says
@@ -147,7 +149,8 @@ public:
         if (c.has(full)) return {.is = send_outcome::state::blocked};
         const bool by_itself = pieces.size() == 1 && pieces[0].size() <= most_in_a_request;
         const int socket = !c.in_table ? c.fd : id == borrower_ ? borrowed_ : -1;
-        if (!by_itself || (socket >= 0 && c.has(bulk))) return send_now(id, c, socket, pieces);
+        if (!by_itself || (socket >= 0 && (c.has(bulk) || std::exchange(is_alone_, false))))
+            return send_now(id, c, socket, pieces);
         const bool shown = lies_in_shown(pieces[0]);
         if (shown && shown_is_held_) return send_now(id, c, socket, pieces);
         ask_to_send(id, c, pieces[0]);
@@ -212,7 +215,8 @@ public:
             timeout = look_before_sleeping(timeout, settings_.spin);
         if (ring_.has_completions() || moved_) timeout = {};
         bulk_before_ = std::exchange(bulk_now_, 0);
-        enter(timeout);
+        enter(timeout, settings_.spin > duration{} ? 0 : coalescing_.wanted());
+        is_alone_ = std::exchange(came_alone_, ring_.has_one_completion()) && came_alone_;
         const auto now_there = [&](const completion& one) { deliver(one, sink); };
         if (moved_) [[unlikely]] {
             former_.each_completion(now_there);
@@ -221,6 +225,7 @@ public:
         }
         ring_.each_completion(now_there);
         if (promised_ != connection_id{}) promise_is_broken();
+        coalescing_.batch_is_over();
         if (!ring_.is_of_another_process()) buffers_.publish();
     }
 
@@ -228,10 +233,6 @@ private:
     static constexpr int most_in_a_row = 4;
     static constexpr std::uint32_t most_slots = 0xff'ffff;
     static constexpr std::size_t most_in_a_request = detail::io_uring::receive_buffers::most_size;
-
-    bool is(const state& c, connection_id id) const noexcept {
-        return c.generation == id.generation && c.fd >= 0;
-    }
 
     // ---- what came ----
 
@@ -260,6 +261,7 @@ private:
         if ((one.flags & detail::io_uring::has_buffer) != 0) {
             shown_id_ = static_cast<buffer_id>(one.flags >> detail::io_uring::buffer_shift);
             if (one.result > 0 && !c.has(closing)) {
+                coalescing_.came(id.slot);
                 shown_ = buffers_.filled(shown_id_, static_cast<std::size_t>(one.result));
                 sink.received(id, shown_);
                 shown_ = {};
@@ -280,12 +282,12 @@ private:
     [[gnu::cold, gnu::noinline]] void promise_is_broken() {
         const connection_id id = std::exchange(promised_, {});
         state& c = states_[id.slot];
-        if (!is(c, id) || c.has(closing) || ring_.is_of_another_process()) return;
+        if (!c.is(id) || c.has(closing) || ring_.is_of_another_process()) return;
         if (::sockatmark(descriptor_of(c).get()) == 1) becomes_bulk(id, c);
     }
 
     [[gnu::noinline]] void becomes_bulk(connection_id id, state& c) {
-        if (!is(c, id) || c.has(closing)) return;
+        if (!c.is(id) || c.has(closing)) return;
         c.set(bulk);
         c.much_came();
         if ((c.flags & (receive_asked | receive_cancelled)) != receive_asked) return;
@@ -310,7 +312,7 @@ private:
         borrowed_ = socket.get();
         // Where several fill it, what follows is still warm in the processor's cache.
         const bool alone = ++bulk_now_ + bulk_before_ < 3;
-        for (int left = alone ? 1 : most_in_a_row; left != 0 && is(c, id) && c.has(receiving);
+        for (int left = alone ? 1 : most_in_a_row; left != 0 && c.is(id) && c.has(receiving);
              --left) {
             const ssize_t n = ::recv(socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
             if (n <= 0) {
@@ -319,7 +321,7 @@ private:
             }
             const std::size_t size = static_cast<std::size_t>(n);
             sink.received(id, buffer_.first(size));
-            if (!is(c, id)) break;
+            if (!c.is(id)) break;
             note_size(c, size, socket.get());
             if (size != buffer_.size()) break;
         }
@@ -343,7 +345,7 @@ private:
         c.set(over);
         if (error != 0) return sink.failed(id, error);
         sink.ended(id);
-        if (is(c, id) && !c.has(closing)) poll_edges(id, c, op::watch, watched, 0);
+        if (c.is(id) && !c.has(closing)) poll_edges(id, c, op::watch, watched, 0);
     }
 
     template <class Sink>
@@ -372,7 +374,7 @@ private:
             return;
         }
         state& c = states_[id.slot];
-        if (!is(c, id)) return;
+        if (!c.is(id)) return;
         if ((one.flags & detail::io_uring::more_to_come) == 0)
             c.clear(what == op::room ? room_asked : what == op::watch ? watched : settles);
         const int events = one.result > 0 ? one.result : 0;
@@ -382,7 +384,7 @@ private:
                 c.clear(full);
                 sink.writable(id);
             }
-            if (is(c, id) && c.has(full)) poll_edges(id, c, op::room, room_asked, POLLOUT);
+            if (c.is(id) && c.has(full)) poll_edges(id, c, op::room, room_asked, POLLOUT);
         } else if (what == op::watch && !c.has(closing) && !c.has(broken) &&
                    (events & POLLERR) != 0) {
             c.set(broken);
@@ -396,7 +398,7 @@ private:
     /// After an event: what was waiting for it.
     template <class Sink>
     void settle(connection_id id, state& c, Sink& sink) {
-        if (!is(c, id)) return;
+        if (!c.is(id)) return;
         if (c.has(closing)) {
             if (c.has(asked)) return;
             close_now(c);
@@ -425,11 +427,6 @@ private:
         return outcome;
     }
 
-    void wait_for_room(connection_id id, state& c) {
-        c.set(full);
-        poll_edges(id, c, op::room, room_asked, POLLOUT);
-    }
-
     bool lies_in_shown(bytes piece) const noexcept {
         return piece.data() >= shown_.data() && piece.data() < shown_.data() + shown_.size();
     }
@@ -437,6 +434,8 @@ private:
     detail::receive_buffer buffer_;  // of bulk connections
     bytes shown_;                    // in a received event: what lies in the buffer shown_id_
     bool shown_is_held_ = false;
+    bool came_alone_ = false;        // what came last
+    bool is_alone_ = false;          // ... and what came before it, and nothing was sent since
     connection_id borrower_;         // in a received event of bulk: has the descriptor below
     int borrowed_ = -1;              // ... from the table or not
     connection_id promised_;         // the completion before said that there is more of it

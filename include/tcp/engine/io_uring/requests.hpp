@@ -18,6 +18,7 @@
 #include <tcp/detail/slot_array.hpp>
 #include <tcp/detail/wakeup.hpp>
 #include <tcp/engine/concept.hpp>
+#include <tcp/engine/io_uring/coalescing.hpp>
 #include <tcp/engine/io_uring/descriptor_table.hpp>
 #include <tcp/engine/io_uring/kernel_interface.hpp>
 #include <tcp/engine/io_uring/receive_buffers.hpp>
@@ -95,12 +96,18 @@ protected:
         if (!c.has(f)) poll(id, c, what, f, events, poll_again_and_again);
     }
 
+    void wait_for_room(connection_id id, state& c) {
+        c.set(full);
+        poll_edges(id, c, op::room, room_asked, POLLOUT);
+    }
+
     void ask_to_send(connection_id id, state& c, bytes data) {
         submission& one = ask(operation::send, id, c, op::send);
         one.address = address_of(data.data());
         one.length = static_cast<std::uint32_t>(data.size());
         one.operation_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
         c.set(sending);
+        ++sends_;
     }
 
     /// Of a ring of another process the kernel has them: a ring of its own is offered all.
@@ -158,10 +165,17 @@ protected:
         }
     }
 
-    /// Hands over what was asked for and waits: on a ring of this thread where the other was
-    /// another's. Throws std::system_error where it cannot go on.
-    void enter(duration timeout) {
-        const int error = lost_ != 0 ? lost_ : ring_.enter(timeout);
+    /// Hands over what was asked for and waits, for several messages where it is given how many: on
+    /// a ring of this thread where the other was another's. Throws std::system_error where it
+    /// cannot go on.
+    void enter(duration timeout, std::uint32_t several) {
+        std::uint32_t least = 1;
+        if (several != 0 && timeout >= coalescing::longest) {
+            timeout = coalescing::longest;
+            least = sends_ + several;  // sends are over, and their completions there, at once
+        }
+        sends_ = 0;
+        const int error = lost_ != 0 ? lost_ : ring_.enter(timeout, least);
         if (error != 0) [[unlikely]]
             heed(error);
         else
@@ -214,6 +228,8 @@ protected:
     io_uring::ring ring_;
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;
+    std::uint32_t sends_ = 0;  // asked for since it last waited
+    coalescing coalescing_;
     int lost_ = 0;      // an errno: something will never be heard of, so it cannot go on
     int refusals_ = 0;  // in a row, for want of memory
     receive_buffers buffers_;

@@ -124,24 +124,25 @@ public:
         return one;
     }
 
-    /// Submits what was asked for, waits at most so long for a completion (not at all for 0), and
-    /// does the work that is due. 0, or an errno: ETIME, EINTR; EEXIST on another thread than the
-    /// first, and in the child of fork(2).
-    int enter(duration timeout) noexcept {
+    /// Submits what was asked for, waits at most so long for so many completions (not at all for
+    /// 0), and does the work that is due. 0, or an errno: ETIME, EINTR; EEXIST on another thread
+    /// than the first, and in the child of fork(2).
+    int enter(duration timeout, std::uint32_t least = 1) noexcept {
         if (is_of_another_process()) [[unlikely]]
             return EEXIST;
         if (!enabled_) [[unlikely]] {
             if (const int error = enable(); error != 0) return error;
         }
-        int error = wait(tail_ - load(submission_head_), waiting_.empty() ? timeout : duration{});
+        int error =
+            wait(tail_ - load(submission_head_), waiting_.empty() ? timeout : duration{}, least);
         while (!waiting_.empty() && error == 0 && take_waiting())
-            error = wait(tail_ - load(submission_head_), duration{});
+            error = wait(tail_ - load(submission_head_), duration{}, 0);
         return error;
     }
 
     /// Waits as enter() does, and submits nothing: for when the kernel has no memory for requests.
     /// It does the work that is due, which gives back some.
-    [[gnu::cold]] int wait_alone(duration timeout) noexcept { return wait(0, timeout); }
+    [[gnu::cold]] int wait_alone(duration timeout) noexcept { return wait(0, timeout, 1); }
 
     /// Calls f(const completion&) for each that is there now.
     template <class F>
@@ -208,6 +209,9 @@ public:
     bool has_completions() const noexcept {
         return *completion_head_ != load(completion_tail_) || !aside_.empty();
     }
+    bool has_one_completion() const noexcept {
+        return load(completion_tail_) - *completion_head_ == 1 && aside_.empty();
+    }
 
 private:
     static std::uint32_t load(const std::uint32_t* word) noexcept {
@@ -217,15 +221,15 @@ private:
         __atomic_store_n(word, value, __ATOMIC_RELEASE);
     }
 
-    /// Submits so many and waits, with one system call.
-    int wait(std::uint32_t count, duration timeout) noexcept {
+    /// Submits so many and waits for at least so many, with one system call.
+    int wait(std::uint32_t count, duration timeout, std::uint32_t least) noexcept {
         store(submission_tail_, tail_);
         const std::int64_t ns = timeout.nanoseconds();
         kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
         wait_argument argument{};
         argument.timeout = address_of(&time);
         const bool limited = ns > 0 && timeout != duration::max();  // else there is nothing to copy
-        const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? 1U : 0U,
+        const long n = ::syscall(enter_call, fd_.get(), count, ns > 0 ? least : 0U,
                                  get_events | (limited ? extended_argument : 0),
                                  limited ? &argument : nullptr, limited ? sizeof argument : 0);
         return n < 0 ? errno : 0;

@@ -60,6 +60,7 @@ struct state : state_flags {
     bool in_table : 1 = false;
     bool shared : 1 = false;  // the parent of this process has it, too
 
+    bool is(connection_id id) const noexcept { return generation == id.generation && fd >= 0; }
     bool has(flag f) const noexcept { return (flags & f) != 0; }
     void set(flag f) noexcept { flags = static_cast<std::uint16_t>(flags | f); }
     void clear(flag f) noexcept { flags = static_cast<std::uint16_t>(flags & ~f); }

@@ -1,0 +1,130 @@
+// A busy loop waits for several messages: when that is worth it, and that it never waits for long
+// for what does not come.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <tcp/engine/io_uring/coalescing.hpp>
+#include <tcp/engine/io_uring/io_uring_engine.hpp>
+#include <tcp/server.hpp>
+
+#include "blocking_client.hpp"
+
+using namespace std::chrono_literals;
+using tcp::detail::io_uring::coalescing;
+using tests::blocking_client;
+
+namespace {
+
+constexpr std::int64_t us = 1000;
+
+/// As many messages as it takes to look, all of them waited for, on so many connections.
+void window(coalescing& one, std::uint32_t connections) {
+    for (std::uint32_t i = 0; i != 256; ++i) one.came(i % connections);
+    one.batch_is_over();
+}
+
+/// Looks until this is so. The thread may lose its processor in the middle of a window, and seem
+/// idle then.
+template <class Condition>
+bool becomes(coalescing& one, std::uint32_t connections, Condition holds) {
+    for (int left = 1000; left != 0 && !holds(); --left) window(one, connections);
+    return holds();
+}
+
+}  // namespace
+
+TEST_CASE("coalescing: what is worth waiting for") {
+    const auto worth = coalescing::worth;
+    // 256 messages in so long, from so many connections; the thread was busy for so long.
+    CHECK(worth(256, 64, 1800 * us, 1700 * us, 0) == 28);
+    CHECK(worth(256, 64, 1800 * us, 1300 * us, 0) == 0);    // it has time
+    CHECK(worth(256, 64, 1800 * us, 1300 * us, 28) == 28);  // since it waits for several
+    CHECK(worth(256, 64, 1800 * us, 700 * us, 28) == 0);
+    CHECK(worth(256, 64, 256 * us, 256 * us, 0) == 32);  // never for more than half of them
+    CHECK(worth(256, 16, 1800 * us, 1700 * us, 0) == 8);
+    CHECK(worth(256, 15, 1800 * us, 1700 * us, 0) == 0);  // they would all be here, or all there
+    CHECK(worth(256, 1, 1800 * us, 1700 * us, 0) == 0);
+    CHECK(worth(256, 64, 6400 * us, 6300 * us, 0) == 8);
+    CHECK(worth(256, 64, 7400 * us, 7300 * us, 0) == 0);  // too long a time for too few
+    CHECK(worth(256, 64, 0, 0, 0) == 32);                 // a clock that stands still
+}
+
+TEST_CASE(
+    "coalescing: what does not come is waited for once, and later again, less and less often") {
+    coalescing one;
+    CHECK(one.wanted() == 0);
+    window(one, 4);
+    CHECK(one.wanted() == 0);
+    REQUIRE(becomes(one, 64, [&] { return one.wanted() == 32; }));
+    for (int misses = 1; misses <= 8; ++misses) {
+        CAPTURE(misses);
+        one.came(1);
+        one.batch_is_over();
+        CHECK(one.wanted() == 0);
+        const int pauses = 1 << std::min(misses, 6);
+        for (int i = 1; i != pauses; ++i) {
+            window(one, 64);
+            CHECK(one.wanted() == 0);
+        }
+        REQUIRE(becomes(one, 64, [&] { return one.wanted() == 32; }));
+    }
+    window(one, 64);  // and all came
+    REQUIRE(becomes(one, 64, [&] { return one.wanted() == 32; }));
+    one.came(1);
+    one.batch_is_over();
+    CHECK(one.wanted() == 0);
+    window(one, 64);
+    CHECK(one.wanted() == 0);
+    CHECK(becomes(one, 64, [&] { return one.wanted() == 32; }));
+}
+
+TEST_CASE("coalescing: behind many that talk fast, one that is left alone is answered at once") {
+    tcp::server<tcp::echo, tcp::io_uring_engine> server;
+    const tcp::endpoint where = server.bind("127.0.0.1:0");
+    server.listen();
+    std::thread serving{[&] { server.run(); }};
+    std::vector<std::chrono::steady_clock::duration> took;
+    {
+        std::vector<blocking_client> clients;
+        for (int i = 0; i != 64; ++i) clients.emplace_back(where);
+        for (int round = 0; round != 5; ++round) {
+            // Two turns, so that one is under way while the other is answered.
+            const auto text_of = [](std::size_t i, int n) {
+                return std::to_string(i) + " says " + std::to_string(n) + '\n';
+            };
+            bool right = true;
+            for (int n = 0; n != 60; ++n) {
+                for (std::size_t i = 0; i != 64; ++i)
+                    right = clients[i].send(text_of(i, n)) && right;
+                if (n == 0) continue;
+                for (std::size_t i = 0; i != 64; ++i) {
+                    const std::string expected = text_of(i, n - 1);
+                    right = clients[i].receive(expected.size()) == expected && right;
+                }
+            }
+            for (std::size_t i = 0; i != 64; ++i) {
+                const std::string expected = text_of(i, 59);
+                right = clients[i].receive(expected.size()) == expected && right;
+            }
+            CHECK(right);
+            for (int i = 0; i != 20; ++i) {
+                const auto begin = std::chrono::steady_clock::now();
+                CHECK(clients[0].echoes("alone"));
+                took.push_back(std::chrono::steady_clock::now() - begin);
+            }
+        }
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    server.stop();
+    serving.join();
+    CHECK(std::chrono::steady_clock::now() - begin < 5s);
+    std::sort(took.begin(), took.end());
+    CHECK(took[took.size() / 2] < 20ms);
+}
