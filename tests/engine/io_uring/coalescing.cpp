@@ -27,7 +27,7 @@ constexpr std::int64_t us = 1000;
 /// As many messages as it takes to look, all of them waited for, on so many connections.
 void window(coalescing& one, std::uint32_t connections) {
     for (std::uint32_t i = 0; i != 256; ++i) one.came(i % connections);
-    one.batch_is_over();
+    one.batch_is_over(one.wanted());
 }
 
 /// Looks until this is so. The thread may lose its processor in the middle of a window, and seem
@@ -66,7 +66,7 @@ TEST_CASE(
     for (int misses = 1; misses <= 8; ++misses) {
         CAPTURE(misses);
         one.came(1);
-        one.batch_is_over();
+        one.batch_is_over(one.wanted());
         CHECK(one.wanted() == 0);
         const int pauses = 1 << std::min(misses, 6);
         for (int i = 1; i != pauses; ++i) {
@@ -78,7 +78,7 @@ TEST_CASE(
     window(one, 64);  // and all came
     REQUIRE(becomes(one, 64, [&] { return one.wanted() == 32; }));
     one.came(1);
-    one.batch_is_over();
+    one.batch_is_over(one.wanted());
     CHECK(one.wanted() == 0);
     window(one, 64);
     CHECK(one.wanted() == 0);

@@ -28,11 +28,11 @@ public:
         connections_ |= std::uint64_t{1} << (slot & 63);
     }
 
-    /// All that a wait brought has come.
-    void batch_is_over() noexcept {
+    /// All has come that a wait for so many brought.
+    void batch_is_over(std::uint32_t awaited) noexcept {
         const std::uint32_t of_batch = messages_ - before_;
         before_ = messages_;
-        if (of_batch < wanted_) [[unlikely]]
+        if (of_batch < awaited) [[unlikely]]
             missed();
         if (messages_ >= looked_at) [[unlikely]]
             look();
@@ -85,13 +85,14 @@ private:
     }
 
     std::uint32_t wanted_ = 0;
-    std::uint32_t messages_ = 0;     // since it last looked
-    std::uint32_t before_ = 0;       // ... and before the batch that comes now
-    unsigned misses_ = 0;            // in a row
-    unsigned pauses_ = 0;            // how often it looks before it tries again
-    std::uint64_t connections_ = 0;  // those of which something came, by the end of their slot
-    std::int64_t begun_ = 0;         // nanoseconds
-    std::int64_t ran_before_ = 0;    // ... of the thread
+    std::uint32_t messages_ = 0;  // since it last looked
+    std::uint32_t before_ = 0;    // ... and before the batch that comes now
+    unsigned misses_ = 0;         // in a row
+    unsigned pauses_ = 0;         // how often it looks before it tries again
+    std::uint64_t connections_ =
+        0;                    // those of which something came, by the last six bits of their slots
+    std::int64_t begun_ = 0;  // nanoseconds
+    std::int64_t ran_before_ = 0;  // ... of the thread
 };
 
 }  // namespace tcp::inline v0_1::detail::io_uring

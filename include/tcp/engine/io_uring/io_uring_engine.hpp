@@ -225,7 +225,7 @@ public:
         }
         ring_.each_completion(now_there);
         if (promised_ != connection_id{}) promise_is_broken();
-        coalescing_.batch_is_over();
+        coalescing_.batch_is_over(awaited_);
         if (!ring_.is_of_another_process()) buffers_.publish();
     }
 

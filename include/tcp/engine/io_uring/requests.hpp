@@ -169,12 +169,11 @@ protected:
     /// a ring of this thread where the other was another's. Throws std::system_error where it
     /// cannot go on.
     void enter(duration timeout, std::uint32_t several) {
-        std::uint32_t least = 1;
-        if (several != 0 && timeout >= coalescing::longest) {
-            timeout = coalescing::longest;
-            least = sends_ + several;  // sends are over, and their completions there, at once
-        }
-        sends_ = 0;
+        awaited_ = timeout < coalescing::longest ? 0 : as_buffers_allow(several);
+        if (awaited_ != 0) timeout = coalescing::longest;
+        const std::uint32_t sends =
+            std::exchange(sends_, 0);  // completed when they are handed over
+        const std::uint32_t least = awaited_ != 0 ? sends + awaited_ : 1;
         const int error = lost_ != 0 ? lost_ : ring_.enter(timeout, least);
         if (error != 0) [[unlikely]]
             heed(error);
@@ -228,7 +227,8 @@ protected:
     io_uring::ring ring_;
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;
-    std::uint32_t sends_ = 0;  // asked for since it last waited
+    std::uint32_t sends_ = 0;    // asked for since it last waited
+    std::uint32_t awaited_ = 0;  // messages, at least, that it last waited for; 0: for anything
     coalescing coalescing_;
     int lost_ = 0;      // an errno: something will never be heard of, so it cannot go on
     int refusals_ = 0;  // in a row, for want of memory
@@ -248,6 +248,16 @@ private:
     void need_room() {
         if (ring_.full()) [[unlikely]]
             submit_now();
+    }
+
+    /// So many messages, or as many fewer as there are buffers for. Each send holds one until its
+    /// completion is seen; and the kernel receives up to twice as many messages at once as it is to
+    /// wait for completions (io_run_local_work()).
+    std::uint32_t as_buffers_allow(std::uint32_t messages) const noexcept {
+        constexpr std::uint32_t all = receive_buffers::count;
+        if (sends_ >= all / 3) return 0;
+        const std::uint32_t most = (all - sends_) / 2 - sends_;
+        return messages < most ? messages : most;
     }
 
     static bool is_lack_of_memory(int error) noexcept { return error == EAGAIN || error == EBUSY; }
