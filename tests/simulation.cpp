@@ -245,7 +245,7 @@ TEST_CASE(
     CHECK(kept.send("nobody is there").error() == tcp::error::not_open);
 }
 
-TEST_CASE("the trace tells what happened; the fingerprint is the same for the same run") {
+TEST_CASE("the trace tells what happened, and the fingerprint is the same for the same run") {
     const auto run = [](std::uint64_t seed, std::vector<std::string>* lines) {
         tcp::simulated::random dice{seed};
         tcp::simulation world{seed, {.latency_min = 1us, .latency_max = 1ms}};

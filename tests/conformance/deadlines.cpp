@@ -347,7 +347,7 @@ TEST_ON_BEDS("55 a deadline in the tick in which another's hook closes: the clos
     }
 }
 
-TEST_ON_BEDS("56 a slow drip is ended by the minimum rate; fast and silent ones are not", Bed,
+TEST_ON_BEDS("56 a slow drip is ended by the minimum rate, fast and silent ones are not", Bed,
              SIMULATED_BEDS) {
     stage<Bed> on;
     auto server = on.bed.make(scripted{on.does}, {.min_receive_rate = 100});

@@ -111,7 +111,7 @@ TEST_CASE("within closed the slot is free again") {
     CHECK(r.run() == events{"closed 0"});
 }
 
-TEST_CASE("a close cancels the send in flight; its bytes are held until closed") {
+TEST_CASE("a close cancels the send in flight, and its bytes are held until closed") {
     bool some = false, none = false;
     for (std::uint64_t seed = 1; seed != 20; ++seed) {
         rig r{{.in_flight_per_mille = 1000, .late_close_per_mille = 500}, {}, seed};

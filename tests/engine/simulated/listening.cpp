@@ -181,7 +181,7 @@ TEST_CASE("a listener paused within accepted delivers no further one") {
     r.engine.close(first, tcp::close_mode::reset);
 }
 
-TEST_CASE("descriptors exhausted: EMFILE until a socket is closed; the client waits") {
+TEST_CASE("descriptors exhausted: EMFILE until a socket is closed, and the client waits") {
     rig r{{.socket_limit = 2}};
     r.listen();
     r.world.connect(7);

@@ -26,7 +26,7 @@ TEST_CASE("a send that fits is done") {
     r.engine.close(first, tcp::close_mode::graceful);
 }
 
-TEST_CASE("a client that does not read blocks the server; one writable event when it reads again") {
+TEST_CASE("a client that does not read blocks the server: one writable event when it reads again") {
     rig r{{.client_window = 600, .send_capacity = 900}};
     r.listen();
     auto client = r.open();
