@@ -173,10 +173,12 @@ public:
     // send_result; where this connection's queue, to whichever one sends, is above the high mark
     // then, it waits until that has fallen to the low mark.
     //
-    // `co_await peer.receive().within(5s)`, and the same of the other receives, waits for so long
-    // (0 or less is the next millisecond; never less, and two milliseconds and what the loop is
-    // busy with more) and then gives error::timed_out: nothing was taken, and the next receive
-    // gives what has come.
+    // `co_await peer.receive().within(5s)`, and the same of the other receives, gives up when
+    // nothing, or not all, has come for so long: error::timed_out, nothing was taken, and the next
+    // receive gives what has come. Never early, and late by two milliseconds and what the loop is
+    // busy with; a length of 0 or less is the next millisecond. What is there already is given at
+    // once. Where the connection ends, or closes since a receive is asked for again behind its end,
+    // that is what is told, and the time has no say.
 
     /// Waits for bytes and gives all that are there. The peer's end gives none and no error; a
     /// receive after that one closes the connection.
@@ -190,7 +192,7 @@ public:
     /// Waits for a delimiter and gives the bytes up to its end. The delimiter must live until then.
     /// error::receive_limit when it does not end within `limit` bytes, or within
     /// options::receive_limit: nothing was taken then, and other receives go on.
-    /// error::incomplete as above. Each byte is looked at once, however they arrive.
+    /// error::incomplete as above. Each call looks at each byte once, however they arrive.
     detail::receive_until_request receive_until(
         std::string_view delimiter, std::size_t limit = static_cast<std::size_t>(-1)) noexcept;
 

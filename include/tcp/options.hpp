@@ -98,8 +98,8 @@ struct options {
 
     /// How long a loop with nothing to do looks for work before it sleeps. It then wakes up for the
     /// next message in a third of the time, and keeps its processor busy meanwhile: worth it for
-    /// few connections whose answers are awaited, and a core to spare. 0 is not at all. With more
-    /// than that a busy loop on io_uring waits for no second message before it serves the first.
+    /// few connections whose answers are awaited, and a core to spare. 0 is not at all. Where
+    /// it is not 0, a busy loop on io_uring does not wait for several messages.
     duration spin = {};
 
     /// With io_uring: connections have no descriptors of the process's but places in a table of

@@ -113,7 +113,8 @@ struct limited_awaiter : Receive {
         alarm.start(from, length,
                     [this](connection& peer) { this->talk.on_late_receive(peer, late); });
     }
-    received await_resume() const noexcept {
+    received await_resume() noexcept {
+        alarm.stop();  // the frame keeps this to the end of a full expression that may await again
         return late ? received{error::timed_out} : Receive::await_resume();
     }
 };

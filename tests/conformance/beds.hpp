@@ -241,11 +241,11 @@ using rough_bed = simulated_in<rough_weather>;
 
 #define SYSTEM_BEDS conformance::epoll_bed, conformance::io_uring_bed
 #ifdef TCP_TESTS_OF_THREADS  // a simulated world is one thread's
-#define SIMULATED_BEDS conformance::fair_bed
-#define CONFORMANCE_BEDS SYSTEM_BEDS
+#    define SIMULATED_BEDS conformance::fair_bed
+#    define CONFORMANCE_BEDS SYSTEM_BEDS
 #else
-#define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
-#define CONFORMANCE_BEDS SYSTEM_BEDS, SIMULATED_BEDS
+#    define SIMULATED_BEDS conformance::fair_bed, conformance::late_bed, conformance::rough_bed
+#    define CONFORMANCE_BEDS SYSTEM_BEDS, SIMULATED_BEDS
 #endif
 
 // A test on each of these beds. All weathers share one function, which halves the time to compile.

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <ostream>  // doctest prints error codes
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -125,6 +126,47 @@ TEST_ON_BEDS("receive within a time: what comes in time, and then the time has n
     CHECK(d.lines == lines{"1 1", "1 2", "1 3"});
 }
 
+TEST_ON_BEDS("receive within a time: it has no say in what the same expression awaits next", Bed,
+             CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    diary d;
+    bool both = false;
+    const std::function<task<std::string>(connection&, tcp::received)> more =
+        [](connection& peer, tcp::received) -> task<std::string> {
+        const auto got = co_await peer.receive();
+        co_return std::string{got ? got.text() : "the end"};
+    };
+    auto server = on.bed.make(handler{[&](connection& peer) -> task<> {
+        d.lines.push_back(co_await more(peer, co_await peer.receive_exactly(1).within(200ms)));
+        co_await peer.send("?");
+        both = (co_await peer.receive_exactly(1).within(200ms)) &&
+               (co_await peer.receive_exactly(1).within(1h));
+    }});
+    auto client = on.bed.connect(on.bed.listen(server));
+    client.send("a");
+    on.bed.run(server, 300ms);
+    client.send("b");
+    REQUIRE(on.bed.until(server, [&] { return client.received() == "?"; }));
+    CHECK(d.lines == lines{"b"});
+    client.send("c");
+    on.bed.run(server, 300ms);
+    client.send("d");
+    REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
+    CHECK(both);
+}
+
+TEST_ON_BEDS("receive within a time: what is thrown behind a late one ends its connection", Bed,
+             CONFORMANCE_BEDS) {
+    stage<Bed> on;
+    auto server = on.bed.make(handler{[&](connection& peer) -> task<> {
+        if (!co_await peer.receive().within(1ms)) throw std::runtime_error{"it is late"};
+    }});
+    on.bed.connect(on.bed.listen(server));
+    REQUIRE(on.bed.until(server, [&] { return server.statistics().closed == 1; }));
+    CHECK(server.statistics().closed_by[static_cast<std::size_t>(tcp::closed_by::handler_threw)] ==
+          1);
+}
+
 TEST_ON_BEDS("receive within a time: the end comes before the time", Bed, CONFORMANCE_BEDS) {
     for (const bool resets : {false, true}) {
         CAPTURE(resets);
@@ -162,17 +204,14 @@ TEST_ON_BEDS("receive within a time: a paused connection receives again, and is 
         peer.pause_receive();
         d.note(co_await peer.receive().within(20ms));
         co_await peer.send("?");
-        d.note(co_await peer.receive());
+        d.note(co_await peer.receive_exactly(4));
     }});
     auto client = on.bed.connect(on.bed.listen(server));
     client.send("first");
     REQUIRE(on.bed.until(server, [&] { return client.received() == "?"; }));
     client.send("last");
     REQUIRE(on.bed.until(server, [&] { return client.ended(); }));
-    REQUIRE(d.lines.size() == 3);
-    CHECK(d.lines[0] == "5 first");
-    CHECK(d.lines[1] == "late");
-    CHECK(d.lines[2] != "late");
+    CHECK(d.lines == lines{"5 first", "late", "4 last"});
 }
 
 TEST_ON_BEDS("receive within a time: more than may be received is told at once", Bed,

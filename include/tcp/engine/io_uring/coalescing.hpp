@@ -12,14 +12,16 @@ namespace tcp::inline v0_1::detail::io_uring {
 
 /// Looks at what comes, and decides anew every 256 messages. It is worth it to wait for several
 /// where the processor is what there is too little of: the thread is busy, they come fast enough,
-/// and from so many connections that while half of them wait here, the others have work to do.
-/// With fewer, this side and the peers would take turns at doing nothing.
+/// and from so many connections that while half of them wait here, the others have work to do. With
+/// fewer, this side and the peers would take turns at doing nothing; so it ends, too, where fewer
+/// messages come since it waits. Everything else that comes, wakes and ends of connections, is
+/// waited for like a message.
 class coalescing {
 public:
     /// No wait for several takes longer.
     static constexpr duration longest = duration::nanoseconds(200'000);
 
-    /// How many to wait for; 0: for any.
+    /// How many to wait for; 0: for anything.
     std::uint32_t wanted() const noexcept { return wanted_; }
 
     /// A message has come on this connection.
@@ -28,12 +30,13 @@ public:
         connections_ |= std::uint64_t{1} << (slot & 63);
     }
 
-    /// All has come that a wait for so many brought.
-    void batch_is_over(std::uint32_t awaited) noexcept {
-        const std::uint32_t of_batch = messages_ - before_;
-        before_ = messages_;
-        if (of_batch < awaited) [[unlikely]]
+    /// All has come that a wait brought: a wait for anything, or one for several that took its
+    /// time in vain, or got them.
+    enum class wait { for_any, in_vain, paid };
+    void batch_is_over(wait how) noexcept {
+        if (how == wait::in_vain) [[unlikely]]
             missed();
+        paid_ = paid_ || how == wait::paid;
         if (messages_ >= looked_at) [[unlikely]]
             look();
     }
@@ -43,14 +46,24 @@ public:
     static constexpr std::uint32_t worth(std::int64_t messages, std::uint32_t connections,
                                          std::int64_t wall, std::int64_t busy,
                                          std::uint32_t wanted) noexcept {
-        // To wait for several makes it less busy: that is no reason to end it.
-        const std::int64_t enough_per_cent = wanted != 0 ? 40 : 80;
-        if (busy * 100 < wall * enough_per_cent) return 0;
-        const std::int64_t in_time = messages * longest.nanoseconds() / (wall > 0 ? wall : 1);
+        // To wait for several makes it less busy, 80 % become 57 to 66: no reason to end it.
+        const std::int64_t enough_per_cent = wanted != 0 ? 55 : 80;
+        if (wall <= 0 || busy * 100 < wall * enough_per_cent) return 0;
+        const std::int64_t in_time = messages * longest.nanoseconds() / wall;
         const std::uint32_t half = connections / 2;
         const std::uint32_t most =
             in_time < std::int64_t{half} ? static_cast<std::uint32_t>(in_time) : half;
         return most < fewest ? 0 : most;
+    }
+
+    /// So many messages, or as many fewer as there are buffers for. Each send holds one until its
+    /// completion is seen; and since Linux 6.13 the kernel mostly receives up to twice as many
+    /// messages at once as it is to wait for completions (io_run_local_work()).
+    static constexpr std::uint32_t with_buffers(std::uint32_t messages, std::uint32_t sends,
+                                                std::uint32_t buffers) noexcept {
+        if (sends >= buffers / 3) return 0;
+        const std::uint32_t most = (buffers - sends) / 2 - sends;
+        return messages < most ? messages : most;
     }
 
 private:
@@ -58,7 +71,7 @@ private:
     static constexpr std::uint32_t fewest = 8;
     static constexpr unsigned most_misses = 6;
 
-    /// They did not come. The next try is later each time.
+    /// It was not worth it. The next try is later each time.
     [[gnu::cold, gnu::noinline]] void missed() noexcept {
         wanted_ = 0;
         if (misses_ != most_misses) ++misses_;
@@ -70,29 +83,39 @@ private:
         timespec used{};
         ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
         const std::int64_t ran = std::int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec;
-        if (pauses_ != 0)
-            --pauses_;
-        else if (wanted_ != 0)
-            misses_ = 0;
-        const auto connections = static_cast<std::uint32_t>(__builtin_popcountll(connections_));
-        wanted_ = pauses_ != 0
-                      ? 0
-                      : worth(messages_, connections, now - begun_, ran - ran_before_, wanted_);
+        if (begun_ != 0) decide(now - begun_, ran - ran_before_);
         begun_ = now;
         ran_before_ = ran;
-        messages_ = before_ = 0;
+        messages_ = 0;
         connections_ = 0;
+        paid_ = false;
+    }
+
+    void decide(std::int64_t wall, std::int64_t busy) noexcept {
+        if (wall <= 0) return;
+        const std::int64_t rate = std::int64_t{messages_} * 1'000'000'000 / wall;
+        if (wanted_ == 0) {
+            rate_ = before_ = rate;
+        } else {
+            if (paid_) misses_ = 0;
+            rate_ += (rate - rate_) / 8;
+            if (rate_ < before_ - before_ / 8) return missed();
+        }
+        if (pauses_ != 0 && --pauses_ != 0) return;
+        wanted_ = worth(messages_, static_cast<std::uint32_t>(__builtin_popcountll(connections_)),
+                        wall, busy, wanted_);
     }
 
     std::uint32_t wanted_ = 0;
-    std::uint32_t messages_ = 0;  // since it last looked
-    std::uint32_t before_ = 0;    // ... and before the batch that comes now
-    unsigned misses_ = 0;         // in a row
-    unsigned pauses_ = 0;         // how often it looks before it tries again
-    std::uint64_t connections_ =
-        0;                    // those of which something came, by the last six bits of their slots
-    std::int64_t begun_ = 0;  // nanoseconds
-    std::int64_t ran_before_ = 0;  // ... of the thread
+    std::uint32_t messages_ = 0;     // since it last looked
+    std::uint64_t connections_ = 0;  // ... on these, by the last six bits of their slots
+    bool paid_ = false;              // ... and a wait for several got them
+    unsigned misses_ = 0;            // in a row
+    unsigned pauses_ = 0;            // how often it looks before it tries again
+    std::int64_t begun_ = 0;         // when it last looked, in nanoseconds
+    std::int64_t ran_before_ = 0;    // ... of the thread
+    std::int64_t before_ = 0;        // messages a second, when it last did not wait for several
+    std::int64_t rate_ = 0;          // ... and since, over some windows
 };
 
 }  // namespace tcp::inline v0_1::detail::io_uring

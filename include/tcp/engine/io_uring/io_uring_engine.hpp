@@ -14,9 +14,9 @@
 // A send never waits in the kernel (MSG_DONTWAIT): it is over when the system call that hands it
 // over returns. One that finds no room is asked for again when a poll says that there is some. So
 // nothing that lies in a request of the kernel's is lost when it is cancelled, and a loop may go on
-// on another thread, with another ring. What came alone is answered with send(2): the completion of
-// a request would end the wait that hands it over, and the thread could not sleep before the next.
-// A busy loop waits for several messages (coalescing.hpp).
+// on another thread, with another ring. What comes alone, twice in a row, is answered with send(2):
+// the completion of a request would end the wait that hands it over, and the thread could not sleep
+// before the next. A busy loop waits for several messages (coalescing.hpp).
 //
 // Of a connection that fills a buffer and has more, more would be received than its handler is
 // ready for, in small pieces: it is received with recv(2) into one large buffer, when a poll says
@@ -215,8 +215,9 @@ public:
             timeout = look_before_sleeping(timeout, settings_.spin);
         if (ring_.has_completions() || moved_) timeout = {};
         bulk_before_ = std::exchange(bulk_now_, 0);
-        enter(timeout, settings_.spin > duration{} ? 0 : coalescing_.wanted());
-        is_alone_ = std::exchange(came_alone_, ring_.has_one_completion()) && came_alone_;
+        const bool coalesces = settings_.spin <= duration{} && ring_.sleeps_until_enough();
+        const auto how = enter(timeout, coalesces ? coalescing_.wanted() : 0);
+        is_alone_ = std::exchange(came_alone_, !ring_.has_completions(2)) && came_alone_;
         const auto now_there = [&](const completion& one) { deliver(one, sink); };
         if (moved_) [[unlikely]] {
             former_.each_completion(now_there);
@@ -225,7 +226,7 @@ public:
         }
         ring_.each_completion(now_there);
         if (promised_ != connection_id{}) promise_is_broken();
-        coalescing_.batch_is_over(awaited_);
+        if (coalesces) coalescing_.batch_is_over(how);
         if (!ring_.is_of_another_process()) buffers_.publish();
     }
 
@@ -435,7 +436,7 @@ private:
     bytes shown_;                    // in a received event: what lies in the buffer shown_id_
     bool shown_is_held_ = false;
     bool came_alone_ = false;        // what came last
-    bool is_alone_ = false;          // ... and what came before it, and nothing was sent since
+    bool is_alone_ = false;          // ... and what came before it, and it was not answered yet
     connection_id borrower_;         // in a received event of bulk: has the descriptor below
     int borrowed_ = -1;              // ... from the table or not
     connection_id promised_;         // the completion before said that there is more of it

@@ -107,6 +107,7 @@ inline constexpr std::uint32_t one_mapping = 1 << 0;  // parameters::features
 inline constexpr std::uint32_t nothing_dropped = 1 << 1;
 inline constexpr std::uint32_t submissions_copied = 1 << 2;
 inline constexpr std::uint32_t waits_take_arguments = 1 << 8;
+inline constexpr std::uint32_t bundles = 1 << 14;                // Linux 6.10
 inline constexpr std::uint32_t reads_have_attributes = 1 << 16;  // Linux 6.14
 
 inline constexpr std::int64_t rings_at = 0;  // offsets for mmap(2)

@@ -165,20 +165,22 @@ protected:
         }
     }
 
-    /// Hands over what was asked for and waits, for several messages where it is given how many: on
-    /// a ring of this thread where the other was another's. Throws std::system_error where it
-    /// cannot go on.
-    void enter(duration timeout, std::uint32_t several) {
-        awaited_ = timeout < coalescing::longest ? 0 : as_buffers_allow(several);
-        if (awaited_ != 0) timeout = coalescing::longest;
+    /// Hands over what was asked for and waits, for so many messages where it may: on a ring of
+    /// this thread where the other was another's. Throws std::system_error where it cannot go on.
+    coalescing::wait enter(duration timeout, std::uint32_t several) {
         const std::uint32_t sends =
             std::exchange(sends_, 0);  // completed when they are handed over
-        const std::uint32_t least = awaited_ != 0 ? sends + awaited_ : 1;
+        if (timeout < coalescing::longest) several = 0;
+        several = coalescing::with_buffers(several, sends, receive_buffers::count);
+        const std::uint32_t least = several == 0 ? 1 : sends + several;
+        if (several != 0) timeout = coalescing::longest;
         const int error = lost_ != 0 ? lost_ : ring_.enter(timeout, least);
         if (error != 0) [[unlikely]]
             heed(error);
         else
             refusals_ = 0;
+        if (several == 0) return coalescing::wait::for_any;
+        return ring_.has_completions(least) ? coalescing::wait::paid : coalescing::wait::in_vain;
     }
 
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
@@ -202,6 +204,7 @@ protected:
         former_ = std::move(ring_);
         ring_ = std::move(fresh);
         moved_ = true;
+        coalescing_ = {};  // the clock of a thread is in it
         accept_polls_ = 0;
         former_.look_at_completions([&](const completion& one) { note_ended(one); });
         former_.each_request([&](const submission& one) {  // not handed over yet
@@ -227,8 +230,7 @@ protected:
     io_uring::ring ring_;
     io_uring::ring former_;  // of another thread, until what came there is delivered
     bool moved_ = false;
-    std::uint32_t sends_ = 0;    // asked for since it last waited
-    std::uint32_t awaited_ = 0;  // messages, at least, that it last waited for; 0: for anything
+    std::uint32_t sends_ = 0;  // asked for since it last waited
     coalescing coalescing_;
     int lost_ = 0;      // an errno: something will never be heard of, so it cannot go on
     int refusals_ = 0;  // in a row, for want of memory
@@ -248,16 +250,6 @@ private:
     void need_room() {
         if (ring_.full()) [[unlikely]]
             submit_now();
-    }
-
-    /// So many messages, or as many fewer as there are buffers for. Each send holds one until its
-    /// completion is seen; and the kernel receives up to twice as many messages at once as it is to
-    /// wait for completions (io_run_local_work()).
-    std::uint32_t as_buffers_allow(std::uint32_t messages) const noexcept {
-        constexpr std::uint32_t all = receive_buffers::count;
-        if (sends_ >= all / 3) return 0;
-        const std::uint32_t most = (all - sends_) / 2 - sends_;
-        return messages < most ? messages : most;
     }
 
     static bool is_lack_of_memory(int error) noexcept { return error == EAGAIN || error == EBUSY; }

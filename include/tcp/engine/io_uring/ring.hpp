@@ -89,6 +89,7 @@ public:
             one_mapping | nothing_dropped | submissions_copied | waits_take_arguments;
         if ((wanted.features & needed) != needed) return ENOSYS;
         lets_go_at_once_ = (wanted.features & reads_have_attributes) != 0;
+        sleeps_until_enough_ = (wanted.features & bundles) != 0;
         return map(wanted);
     }
 
@@ -97,6 +98,10 @@ public:
     /// Whether what is taken out of a table of files is let go at once. Before Linux 6.13 a request
     /// that waits, of any file of the ring's, kept it. (What tells such a kernel came with 6.14.)
     bool lets_go_at_once() const noexcept { return lets_go_at_once_; }
+
+    /// Whether a thread that waits for several completions is woken once. Before Linux 6.7 each one
+    /// woke it. (What tells such a kernel came with 6.10.)
+    bool sleeps_until_enough() const noexcept { return sleeps_until_enough_; }
 
     /// Calls f(submission&) for each that was asked for and has not been submitted.
     template <class F>
@@ -206,11 +211,8 @@ public:
         aside_next_ = 0;
     }
 
-    bool has_completions() const noexcept {
-        return *completion_head_ != load(completion_tail_) || !aside_.empty();
-    }
-    bool has_one_completion() const noexcept {
-        return load(completion_tail_) - *completion_head_ == 1 && aside_.empty();
+    bool has_completions(std::uint32_t least = 1) const noexcept {
+        return load(completion_tail_) - *completion_head_ >= least || !aside_.empty();
     }
 
 private:
@@ -306,6 +308,7 @@ private:
     std::uint32_t tail_ = 0;  // of the submissions that were asked for
     bool enabled_ = false;
     bool lets_go_at_once_ = false;
+    bool sleeps_until_enough_ = false;
 };
 
 }  // namespace tcp::inline v0_1::detail::io_uring
