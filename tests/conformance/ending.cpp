@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +17,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <tcp/detail/clock.hpp>
 
 #include "beds.hpp"
 
@@ -843,12 +844,6 @@ TEST_ON_BEDS("51 the descriptor and the slot are really used again in the batch 
 
 namespace {
 
-std::int64_t thread_nanoseconds() {
-    timespec t{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
 // How far apart the stack was in all calls of on_close: recursion would show.
 struct stack_span {
     void note() {
@@ -910,7 +905,7 @@ std::int64_t end_at_once(std::size_t count, ending how) {
         REQUIRE(bed.until(server, [&] { return all.opens == next; }));
     }
 
-    const std::int64_t start = thread_nanoseconds();
+    const tcp::duration start = tcp::detail::thread_time();
     closed_by by = closed_by::handler_closed;
     switch (how) {
         case ending::stopped:
@@ -933,7 +928,7 @@ std::int64_t end_at_once(std::size_t count, ending how) {
             continue;
         for (auto& c : clients) c.close();
     }
-    const std::int64_t took = thread_nanoseconds() - start;
+    const std::int64_t took = (tcp::detail::thread_time() - start).nanoseconds();
     CHECK(all.closes == count);
     CHECK(all.by[static_cast<std::size_t>(by)] == count);
     CHECK(all.stack.size() < most_stack);

@@ -9,11 +9,19 @@
 
 namespace tcp::inline v0_1::detail {
 
-/// CLOCK_MONOTONIC, clock_gettime(2).
-[[gnu::noinline]] inline duration monotonic_now() noexcept {
+/// clock_gettime(2).
+[[gnu::always_inline]] inline duration time_of(clockid_t clock) noexcept {
     timespec t{};
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
+    ::clock_gettime(clock, &t);
     return duration::nanoseconds(static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec);
+}
+
+/// CLOCK_MONOTONIC.
+[[gnu::noinline]] inline duration monotonic_now() noexcept { return time_of(CLOCK_MONOTONIC); }
+
+/// How long this thread has run: CLOCK_THREAD_CPUTIME_ID, a system call.
+[[gnu::noinline]] inline duration thread_time() noexcept {
+    return time_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /// Less after a signal. nanosleep(2).

@@ -101,19 +101,18 @@ TEST_CASE("coalescing: behind many that talk fast, one that is left alone is ans
                 return std::to_string(i) + " says " + std::to_string(n) + '\n';
             };
             bool right = true;
+            const auto hear_all = [&](int n) {
+                for (std::size_t i = 0; i != 64; ++i) {
+                    const std::string expected = text_of(i, n);
+                    right = clients[i].receive(expected.size()) == expected && right;
+                }
+            };
             for (int n = 0; n != 60; ++n) {
                 for (std::size_t i = 0; i != 64; ++i)
                     right = clients[i].send(text_of(i, n)) && right;
-                if (n == 0) continue;
-                for (std::size_t i = 0; i != 64; ++i) {
-                    const std::string expected = text_of(i, n - 1);
-                    right = clients[i].receive(expected.size()) == expected && right;
-                }
+                if (n != 0) hear_all(n - 1);
             }
-            for (std::size_t i = 0; i != 64; ++i) {
-                const std::string expected = text_of(i, 59);
-                right = clients[i].receive(expected.size()) == expected && right;
-            }
+            hear_all(59);
             CHECK(right);
             for (int i = 0; i != 20; ++i) {
                 const auto begin = std::chrono::steady_clock::now();

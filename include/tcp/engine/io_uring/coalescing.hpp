@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <ctime>
 
 #include <tcp/detail/clock.hpp>
 #include <tcp/duration.hpp>
@@ -80,9 +79,7 @@ private:
 
     [[gnu::noinline]] void look() noexcept {
         const std::int64_t now = monotonic_now().nanoseconds();
-        timespec used{};
-        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-        const std::int64_t ran = std::int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec;
+        const std::int64_t ran = thread_time().nanoseconds();
         if (begun_ != 0) decide(now - begun_, ran - ran_before_);
         begun_ = now;
         ran_before_ = ran;

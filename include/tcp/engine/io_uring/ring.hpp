@@ -141,13 +141,13 @@ public:
         int error =
             wait(tail_ - load(submission_head_), waiting_.empty() ? timeout : duration{}, least);
         while (!waiting_.empty() && error == 0 && take_waiting())
-            error = wait(tail_ - load(submission_head_), duration{}, 0);
+            error = wait(tail_ - load(submission_head_), duration{});
         return error;
     }
 
     /// Waits as enter() does, and submits nothing: for when the kernel has no memory for requests.
     /// It does the work that is due, which gives back some.
-    [[gnu::cold]] int wait_alone(duration timeout) noexcept { return wait(0, timeout, 1); }
+    [[gnu::cold]] int wait_alone(duration timeout) noexcept { return wait(0, timeout); }
 
     /// Calls f(const completion&) for each that is there now.
     template <class F>
@@ -224,7 +224,7 @@ private:
     }
 
     /// Submits so many and waits for at least so many, with one system call.
-    int wait(std::uint32_t count, duration timeout, std::uint32_t least) noexcept {
+    int wait(std::uint32_t count, duration timeout, std::uint32_t least = 1) noexcept {
         store(submission_tail_, tail_);
         const std::int64_t ns = timeout.nanoseconds();
         kernel_time time{ns / 1'000'000'000, ns % 1'000'000'000};
