@@ -337,7 +337,10 @@ private:
         if (n < 0 && errno == EINTR) return wait_for_turn(id.slot, c);
         c.clear(readable);
         if (n < 0 && errno == EAGAIN) {
-            if (!c.has(local)) c.clear(doubtful);
+            if (c.has(local) || !c.has(doubtful)) return;
+            c.clear(doubtful);
+            // A signal at urgent data reads as that too (tcp_recvmsg() of Linux).
+            if (!c.has(failing)) set_.look_again(c.fd, all_edges, key_of(id));
             return;
         }
         c.clear(receiving);

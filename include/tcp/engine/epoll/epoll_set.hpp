@@ -40,10 +40,12 @@ public:
 
     /// 0, or an errno.
     int add(int fd, std::uint32_t events, std::uint64_t key) noexcept {
-        epoll_event event{};
-        event.events = events;
-        event.data.u64 = key;
-        return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : errno;
+        return control(EPOLL_CTL_ADD, fd, events, key);
+    }
+
+    /// What is ready comes as an edge once more.
+    void look_again(int fd, std::uint32_t events, std::uint64_t key) noexcept {
+        control(EPOLL_CTL_MOD, fd, events, key);
     }
 
     void remove(int fd) noexcept { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
@@ -69,6 +71,13 @@ public:
     void wake() noexcept { wakeup_.wake(); }
 
 private:
+    int control(int operation, int fd, std::uint32_t events, std::uint64_t key) noexcept {
+        epoll_event event{};
+        event.events = events;
+        event.data.u64 = key;
+        return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0 ? 0 : errno;
+    }
+
     descriptor epoll_;
     wakeup wakeup_;
     fork_mark mark_;
