@@ -21,7 +21,8 @@ struct settings {
     long long port = 12345, drain_ms = 5000;
     long long high_mark = static_cast<long long>(tcp::options{}.high_mark);
     long long low_mark = static_cast<long long>(tcp::options{}.low_mark);
-    long long threads = 1, spin_us = 0, max_connections = 0, max_connections_per_address = 0;
+    long long threads = 1, spin_us = 0, coalescing_us = 200, max_connections = 0,
+              max_connections_per_address = 0;
     long long idle_timeout_ms = 0, send_timeout_ms = 0;
 };
 
@@ -68,6 +69,11 @@ constexpr flag flags[] = {
      .value = "N",
      .help = "microseconds to look for work before sleeping (0)",
      .number = &settings::spin_us,
+     .most = 1'000'000},
+    {.name = "--coalescing-us",
+     .value = "N",
+     .help = "microseconds for messages to come together, io_uring (200)",
+     .number = &settings::coalescing_us,
      .most = 1'000'000},
     {.name = "--max-connections",
      .value = "N",
@@ -219,6 +225,7 @@ int serve(const settings& wanted) {
                      .idle_timeout = timeout(wanted.idle_timeout_ms),
                      .send_timeout = timeout(wanted.send_timeout_ms),
                      .spin = tcp::duration::nanoseconds(wanted.spin_us * 1000),
+                     .coalescing = tcp::duration::nanoseconds(wanted.coalescing_us * 1000),
                      .direct_descriptors = wanted.descriptors == "direct"}};
     const tcp::stop_on told{
         server, {SIGTERM, SIGINT}, tcp::duration::milliseconds(wanted.drain_ms)};

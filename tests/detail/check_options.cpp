@@ -128,6 +128,11 @@ TEST_CASE("check_options: lengths of time and counts that make no sense") {
     CHECK(refusal({.max_connections = 1}) == "");
     CHECK(refusal({.spin = -1ns}) == "options::spin is negative; give 0 for not at all");
     CHECK(refusal({.spin = 1ms}) == "");
+    for (const tcp::duration wrong : {tcp::duration{-1ns}, tcp::duration{1001ms}})
+        CHECK(refusal({.coalescing = wrong}) ==
+              "options::coalescing is not between 0, for not at all, and a second");
+    CHECK(refusal({.coalescing = 0ns}) == "");
+    CHECK(refusal({.coalescing = 1s}) == "");
     CHECK(refusal({.keep_alive = -1ns}) ==
           "options::keep_alive is negative; give 0 for not at all");
     CHECK(refusal({.keep_alive = tcp::duration::max()}) == "");

@@ -47,6 +47,8 @@ namespace tcp::inline v0_1::detail {
     if (o.spin < duration{} || o.keep_alive < duration{})
         refuse(sentence{"options::", o.spin < duration{} ? "spin" : "keep_alive",
                         " is negative; give 0 for not at all"});
+    if (o.coalescing < duration{} || o.coalescing > duration::milliseconds(1000))
+        refuse("options::coalescing is not between 0, for not at all, and a second");
     if (o.kernel_send_buffer < 0 || o.kernel_receive_buffer < 0)
         refuse(sentence{
             "options::", o.kernel_send_buffer < 0 ? "kernel_send_buffer" : "kernel_receive_buffer",

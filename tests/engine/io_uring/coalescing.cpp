@@ -42,13 +42,15 @@ bool becomes(coalescing& one, std::uint32_t connections, Condition holds, int mo
 }  // namespace
 
 TEST_CASE("coalescing: what is worth waiting for") {
-    const auto worth = coalescing::worth;
+    const auto worth = [](auto... seen) { return coalescing{200us}.worth(seen...); };
     // 256 messages in so long, from so many connections; the thread was busy for so long.
     CHECK(worth(256, 64, 1800 * us, 1700 * us, 0) == 28);
-    CHECK(worth(256, 64, 1800 * us, 1300 * us, 0) == 0);    // it has time
-    CHECK(worth(256, 64, 1800 * us, 1300 * us, 28) == 28);  // since it waits for several
-    CHECK(worth(256, 64, 1800 * us, 950 * us, 28) == 0);
+    CHECK(worth(256, 64, 1800 * us, 950 * us, 0) == 0);    // it has time
+    CHECK(worth(256, 64, 1800 * us, 950 * us, 28) == 28);  // since it waits for several
+    CHECK(worth(256, 64, 1800 * us, 600 * us, 28) == 0);
     CHECK(worth(256, 64, 256 * us, 256 * us, 0) == 32);  // never for more than half of them
+    CHECK(coalescing{100us}.worth(256, 64, 1800 * us, 1700 * us, 0) == 14);
+    CHECK(coalescing{0us}.worth(256, 64, 256 * us, 256 * us, 0) == 0);
     CHECK(worth(256, 16, 1800 * us, 1700 * us, 0) == 8);
     CHECK(worth(256, 15, 1800 * us, 1700 * us, 0) == 0);  // they would all be here, or all there
     CHECK(worth(256, 1, 1800 * us, 1700 * us, 0) == 0);
@@ -59,7 +61,7 @@ TEST_CASE("coalescing: what is worth waiting for") {
 
 TEST_CASE(
     "coalescing: what does not come is waited for once, and later again, less and less often") {
-    coalescing one;
+    coalescing one{200us};
     CHECK(one.wanted() == 0);
     window(one, 4);
     CHECK(one.wanted() == 0);

@@ -17,8 +17,9 @@ namespace tcp::inline v0_1::detail::io_uring {
 /// waited for like a message.
 class coalescing {
 public:
-    /// No wait for several takes longer.
-    static constexpr duration longest = duration::nanoseconds(200'000);
+    /// No wait for several takes longer; 0: there are none.
+    explicit coalescing(duration longest) noexcept : longest_{longest} {}
+    duration longest() const noexcept { return longest_; }
 
     /// How many to wait for; 0: for anything.
     std::uint32_t wanted() const noexcept { return wanted_; }
@@ -42,13 +43,13 @@ public:
 
     /// What to wait for where so many messages came in so many nanoseconds on so many connections,
     /// and the thread ran for so many of them; now it waits for `wanted`.
-    static constexpr std::uint32_t worth(std::int64_t messages, std::uint32_t connections,
-                                         std::int64_t wall, std::int64_t busy,
-                                         std::uint32_t wanted) noexcept {
-        // To wait for several makes it less busy, 80 % become 57 to 66: no reason to end it.
-        const std::int64_t enough_per_cent = wanted != 0 ? 55 : 80;
+    std::uint32_t worth(std::int64_t messages, std::uint32_t connections, std::int64_t wall,
+                        std::int64_t busy, std::uint32_t wanted) const noexcept {
+        // To wait for several makes it less busy, 55 % become 40: no reason to end it. Peers that
+        // are slower than this side are served faster, too: each wait costs who wakes it.
+        const std::int64_t enough_per_cent = wanted != 0 ? 35 : 55;
         if (wall <= 0 || busy * 100 < wall * enough_per_cent) return 0;
-        const std::int64_t in_time = messages * longest.nanoseconds() / wall;
+        const std::int64_t in_time = messages * longest_.nanoseconds() / wall;
         const std::uint32_t half = connections / 2;
         const std::uint32_t most =
             in_time < std::int64_t{half} ? static_cast<std::uint32_t>(in_time) : half;
@@ -103,6 +104,7 @@ private:
                         wall, busy, wanted_);
     }
 
+    duration longest_;
     std::uint32_t wanted_ = 0;
     std::uint32_t messages_ = 0;     // since it last looked
     std::uint64_t connections_ = 0;  // ... on these, by the last six bits of their slots

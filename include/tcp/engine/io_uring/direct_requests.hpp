@@ -33,7 +33,7 @@ public:
 protected:
     /// As of requests.
     [[gnu::cold]] direct_requests(const options& settings, std::error_code not_direct)
-        : requests{settings.receive_buffer} {
+        : requests{settings} {
         if (!settings.direct_descriptors) return;
         if (!not_direct) not_direct.assign(table_.open(ring_), std::system_category());
         if (!not_direct) return;

@@ -215,7 +215,7 @@ public:
             timeout = look_before_sleeping(timeout, settings_.spin);
         if (ring_.has_completions() || moved_) timeout = {};
         bulk_before_ = std::exchange(bulk_now_, 0);
-        const bool coalesces = settings_.spin <= duration{} && ring_.sleeps_until_enough();
+        const bool coalesces = coalescing_.longest() > duration{} && ring_.sleeps_until_enough();
         const auto how = enter(timeout, coalesces ? coalescing_.wanted() : 0);
         is_alone_ = std::exchange(came_alone_, !ring_.has_completions(2)) && came_alone_;
         const auto now_there = [&](const completion& one) { deliver(one, sink); };

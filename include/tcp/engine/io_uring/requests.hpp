@@ -24,6 +24,7 @@
 #include <tcp/engine/io_uring/receive_buffers.hpp>
 #include <tcp/engine/io_uring/ring.hpp>
 #include <tcp/engine/io_uring/state.hpp>
+#include <tcp/options.hpp>
 
 namespace tcp::inline v0_1::detail::io_uring {
 
@@ -36,9 +37,10 @@ public:
 
 protected:
     /// Throws std::system_error where io_uring cannot be had.
-    [[gnu::cold]] explicit requests(std::size_t receive_buffer) {
+    [[gnu::cold]] explicit requests(const options& settings)
+        : coalescing_{settings.spin > duration{} ? duration{} : settings.coalescing} {
         int error = ring_.open();
-        if (error == 0) error = buffers_.open(ring_, receive_buffer);
+        if (error == 0) error = buffers_.open(ring_, settings.receive_buffer);
         if (error != 0)
             fail({error, std::system_category()},
                  "io_uring_setup; use tcp::epoll_engine where io_uring is switched off "
@@ -170,10 +172,10 @@ protected:
     coalescing::wait enter(duration timeout, std::uint32_t several) {
         const std::uint32_t sends =
             std::exchange(sends_, 0);  // completed when they are handed over
-        if (timeout < coalescing::longest) several = 0;
+        if (timeout < coalescing_.longest()) several = 0;
         several = coalescing::with_buffers(several, sends, receive_buffers::count);
         const std::uint32_t least = several == 0 ? 1 : sends + several;
-        if (several != 0) timeout = coalescing::longest;
+        if (several != 0) timeout = coalescing_.longest();
         const int error = lost_ != 0 ? lost_ : ring_.enter(timeout, least);
         if (error != 0) [[unlikely]]
             heed(error);
@@ -204,7 +206,7 @@ protected:
         former_ = std::move(ring_);
         ring_ = std::move(fresh);
         moved_ = true;
-        coalescing_ = {};  // the clock of a thread is in it
+        coalescing_ = coalescing{coalescing_.longest()};  // the clock of a thread is in it
         accept_polls_ = 0;
         former_.look_at_completions([&](const completion& one) { note_ended(one); });
         former_.each_request([&](const submission& one) {  // not handed over yet
