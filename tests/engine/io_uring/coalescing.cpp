@@ -45,9 +45,9 @@ TEST_CASE("coalescing: what is worth waiting for") {
     const auto worth = [](auto... seen) { return coalescing{200us}.worth(seen...); };
     // 256 messages in so long, from so many connections; the thread was busy for so long.
     CHECK(worth(256, 64, 1800 * us, 1700 * us, 0) == 28);
-    CHECK(worth(256, 64, 1800 * us, 950 * us, 0) == 0);    // it has time
-    CHECK(worth(256, 64, 1800 * us, 950 * us, 28) == 28);  // since it waits for several
-    CHECK(worth(256, 64, 1800 * us, 600 * us, 28) == 0);
+    CHECK(worth(256, 64, 1800 * us, 850 * us, 0) == 0);    // it has time
+    CHECK(worth(256, 64, 1800 * us, 850 * us, 28) == 28);  // since it waits for several
+    CHECK(worth(256, 64, 1800 * us, 500 * us, 28) == 0);
     CHECK(worth(256, 64, 256 * us, 256 * us, 0) == 32);  // never for more than half of them
     CHECK(coalescing{100us}.worth(256, 64, 1800 * us, 1700 * us, 0) == 14);
     CHECK(coalescing{0us}.worth(256, 64, 256 * us, 256 * us, 0) == 0);

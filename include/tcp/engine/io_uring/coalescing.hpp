@@ -9,12 +9,11 @@
 
 namespace tcp::inline v0_1::detail::io_uring {
 
-/// Looks at what comes, and decides anew every 256 messages. It is worth it to wait for several
-/// where the processor is what there is too little of: the thread is busy, they come fast enough,
-/// and from so many connections that while half of them wait here, the others have work to do. With
-/// fewer, this side and the peers would take turns at doing nothing; so it ends, too, where fewer
-/// messages come since it waits. Everything else that comes, wakes and ends of connections, is
-/// waited for like a message.
+/// Looks at what comes, connections, messages and ends alike, and decides anew every 256 of them.
+/// It is worth it to wait for several where the thread is busy, they come fast enough, and from so
+/// many connections that while half of them wait here, the others have work to do. With fewer, this
+/// side and the peers would take turns at doing nothing; so it ends, too, where fewer come since it
+/// waits. Peers are served faster by it, too: who sends to a loop that sleeps has to wake it.
 class coalescing {
 public:
     /// No wait for several takes longer; 0: there are none.
@@ -24,14 +23,17 @@ public:
     /// How many to wait for; 0: for anything.
     std::uint32_t wanted() const noexcept { return wanted_; }
 
-    /// A message has come on this connection.
+    /// This connection has come, or a message on it, or its end.
     void came(std::uint32_t slot) noexcept {
         ++messages_;
         connections_ |= std::uint64_t{1} << (slot & 63);
     }
 
+    /// How many make a wait for several worth its time, where not all of them came.
+    static constexpr std::uint32_t enough = 4;
+
     /// All has come that a wait brought: a wait for anything, or one for several that took its
-    /// time in vain, or got them.
+    /// time in vain, or brought enough.
     enum class wait { for_any, in_vain, paid };
     void batch_is_over(wait how) noexcept {
         if (how == wait::in_vain) [[unlikely]]
@@ -41,14 +43,13 @@ public:
             look();
     }
 
-    /// What to wait for where so many messages came in so many nanoseconds on so many connections,
-    /// and the thread ran for so many of them; now it waits for `wanted`.
+    /// What to wait for where so many came in so many nanoseconds on so many connections, and the
+    /// thread ran for so many of them; now it waits for `wanted`.
     std::uint32_t worth(std::int64_t messages, std::uint32_t connections, std::int64_t wall,
                         std::int64_t busy, std::uint32_t wanted) const noexcept {
-        // To wait for several makes it less busy, 55 % become 40: no reason to end it. Peers that
-        // are slower than this side are served faster, too: each wait costs who wakes it.
-        const std::int64_t enough_per_cent = wanted != 0 ? 35 : 55;
-        if (wall <= 0 || busy * 100 < wall * enough_per_cent) return 0;
+        // To wait for several makes it less busy, 50 % become 35: no reason to end it.
+        const std::int64_t per_cent = wanted != 0 ? 30 : 50;
+        if (wall <= 0 || busy * 100 < wall * per_cent) return 0;
         const std::int64_t in_time = messages * longest_.nanoseconds() / wall;
         const std::uint32_t half = connections / 2;
         const std::uint32_t most =
@@ -108,7 +109,7 @@ private:
     std::uint32_t wanted_ = 0;
     std::uint32_t messages_ = 0;     // since it last looked
     std::uint64_t connections_ = 0;  // ... on these, by the last six bits of their slots
-    bool paid_ = false;              // ... and a wait for several got them
+    bool paid_ = false;              // ... and a wait for several brought enough
     unsigned misses_ = 0;            // in a row
     unsigned pauses_ = 0;            // how often it looks before it tries again
     std::int64_t begun_ = 0;         // when it last looked, in nanoseconds

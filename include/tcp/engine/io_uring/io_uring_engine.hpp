@@ -123,6 +123,7 @@ public:
         state& c = states_[id.slot] = state{socket, id.generation};
         if (table_.is_open()) put_into_table(id, c);
         ask_for_data(id, c);
+        coalescing_.came(id.slot);
         return 0;
     }
 
@@ -252,6 +253,7 @@ private:
     template <class Sink>
     void received(connection_id id, const completion& one, Sink& sink) {
         state& c = states_[id.slot];
+        coalescing_.came(id.slot);
         const bool goes_on = (one.flags & detail::io_uring::more_to_come) != 0;
         const bool promises = (one.flags & detail::io_uring::socket_has_more) != 0;
         promised_ = goes_on && promises ? id : connection_id{};
@@ -262,7 +264,6 @@ private:
         if ((one.flags & detail::io_uring::has_buffer) != 0) {
             shown_id_ = static_cast<buffer_id>(one.flags >> detail::io_uring::buffer_shift);
             if (one.result > 0 && !c.has(closing)) {
-                coalescing_.came(id.slot);
                 shown_ = buffers_.filled(shown_id_, static_cast<std::size_t>(one.result));
                 sink.received(id, shown_);
                 shown_ = {};

@@ -182,7 +182,9 @@ protected:
         else
             refusals_ = 0;
         if (several == 0) return coalescing::wait::for_any;
-        return ring_.has_completions(least) ? coalescing::wait::paid : coalescing::wait::in_vain;
+        const bool paid =
+            ring_.has_completions(least) || ring_.has_completions(sends + coalescing::enough);
+        return paid ? coalescing::wait::paid : coalescing::wait::in_vain;
     }
 
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
