@@ -240,7 +240,7 @@ using late_bed = simulated_in<late_weather>;
 using rough_bed = simulated_in<rough_weather>;
 
 #define SYSTEM_BEDS conformance::epoll_bed, conformance::io_uring_bed
-#ifdef TCP_TESTS_OF_THREADS  // a simulated world is one thread's
+#ifdef TCP_TESTS_WITHOUT_SIMULATION  // but for what is of simulated beds alone
 #    define SIMULATED_BEDS conformance::fair_bed
 #    define CONFORMANCE_BEDS SYSTEM_BEDS
 #else
