@@ -103,7 +103,8 @@ struct options {
 
     /// With io_uring: how long a loop that is busy for more than half of its time may let messages
     /// come together before it serves them. That saves processor time, up to two fifths with small
-    /// messages, and adds this much at most to the time that one takes. 0 is not at all, and so is
+    /// messages; each message, each answer of another thread, and stop(), may come so much later.
+    /// Within this time of a deadline or a timer it does not wait so. 0 is not at all, and so is
     /// any with `spin`, with fewer than 16 connections that talk, and before Linux 6.10.
     duration coalescing = duration::nanoseconds(200'000);
 

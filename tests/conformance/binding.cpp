@@ -1,7 +1,5 @@
 // Binding and listening: behaviours 1 to 7, 9 and 67, through the server.
-#include <net/if.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 
@@ -19,12 +17,14 @@
 
 #include "beds.hpp"
 #include "child_process.hpp"
+#include "empty_network.hpp"
 #include "temporary_folder.hpp"
 
 using conformance::stage;
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::detail::descriptor;
+using tests::enter_empty_network;
 using tests::findings;
 using tests::in_child;
 using tests::open_descriptors;
@@ -98,20 +98,6 @@ constexpr int any_port = 0;
 bool has_ipv6() { return !foreign_socket{endpoint::parse("[::1]:0")}.failure; }
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
-
-/// A network of our own with nothing in it but a loopback interface.
-bool enter_empty_network(bool ipv6) {
-    if (::unshare(CLONE_NEWNET) != 0) return false;
-    if (!ipv6)
-        for (const char* which : {"all", "default", "lo"})
-            std::ofstream{std::string{"/proc/sys/net/ipv6/conf/"} + which + "/disable_ipv6"} << 1;
-    const descriptor any{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
-    ifreq request{};
-    request.ifr_name[0] = 'l';
-    request.ifr_name[1] = 'o';
-    request.ifr_flags = IFF_UP;
-    return any && ::ioctl(any.get(), SIOCSIFFLAGS, &request) == 0;
-}
 
 /// A name with two addresses, for this process alone.
 bool know_pair_test() {
@@ -492,7 +478,7 @@ TEST_ON_BEDS("6 restart over a thousand TIME_WAIT: binds at once", Bed, SYSTEM_B
             void on_open(tcp::connection& peer) { peer.close(); }
         };
         // The system keeps a limited number of them, which others may have used up.
-        const bool alone = enter_empty_network(true);
+        const bool alone = enter_empty_network();
         constexpr int batches = 10, batch = 100;
         endpoint where;
         {

@@ -23,6 +23,7 @@
 
 #include "beds.hpp"
 #include "child_process.hpp"
+#include "empty_network.hpp"
 
 using conformance::difference;
 using conformance::pattern;
@@ -750,6 +751,28 @@ TEST_ON_BEDS("29 a signal at urgent data does not keep what is behind it", Bed, 
             lab.until([&] { return seen.received == expected; });
         }
     }
+}
+
+TEST_ON_BEDS("29 urgent data behind bytes that were lost does not spin", Bed, COUNTING_BEDS) {
+    tests::in_child([](tests::findings& found) {
+        if (!tests::enter_empty_network()) return found.not_permitted("a network");
+        study seen;
+        laboratory<Bed> lab{seen};
+        const std::string loses =
+            "nft 'add table ip lossy { chain in { type filter hook input "
+            "priority 0; ip length 1000-1400 drop; }; }'";
+        if (std::system(loses.c_str()) != 0) return found.not_permitted("nft");
+        const std::string lost(1000, 'x');
+        lab.client.send(lost);
+        lab.client.send_urgent('!');
+        found.check(lab.server_rests(), "it spins");
+        found.check(seen.received.empty(), "it received what was lost");
+        if (std::system("nft delete table ip lossy") != 0) return found.not_permitted("nft");
+        lab.until([&] { return seen.received == lost; });
+        lab.client.send("after it");
+        lab.until([&] { return seen.received == lost + "after it"; });
+        found.check(lab.server_rests(), "it spins afterwards");
+    });
 }
 
 TEST_ON_BEDS("30 reset in mid-message: one on_close that says so", Bed, CONFORMANCE_BEDS) {

@@ -25,12 +25,14 @@
 #include <tcp/explain.hpp>
 
 #include "child_process.hpp"
+#include "empty_network.hpp"
 #include "temporary_folder.hpp"
 
 using tcp::address_family;
 using tcp::endpoint;
 using tcp::options;
 using namespace tcp::detail;
+using tests::enter_empty_network;
 using tests::findings;
 using tests::in_child;
 using tests::open_descriptors;
@@ -103,17 +105,6 @@ int option(int fd, int level, int name) {
     socklen_t size = sizeof value;
     CHECK(getsockopt(fd, level, name, &value, &size) == 0);
     return value;
-}
-
-// A network of our own, with nothing in it but a loopback interface that is up.
-bool enter_empty_network() {
-    if (unshare(CLONE_NEWNET) != 0) return false;
-    const descriptor any{socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
-    ifreq request{};
-    request.ifr_name[0] = 'l';
-    request.ifr_name[1] = 'o';
-    request.ifr_flags = IFF_UP;
-    return any && ioctl(any.get(), SIOCSIFFLAGS, &request) == 0;
 }
 
 }  // namespace

@@ -42,12 +42,15 @@ bool becomes(coalescing& one, std::uint32_t connections, Condition holds, int mo
 }  // namespace
 
 TEST_CASE("coalescing: what is worth waiting for") {
-    const auto worth = [](auto... seen) { return coalescing{200us}.worth(seen...); };
+    const auto worth = [](std::int64_t messages, std::uint32_t connections, std::int64_t wall,
+                          std::int64_t busy, std::uint32_t wanted) {
+        return coalescing{200us}.worth(messages, connections, wall, busy, wanted);
+    };
     // 256 messages in so long, from so many connections; the thread was busy for so long.
     CHECK(worth(256, 64, 1800 * us, 1700 * us, 0) == 28);
     CHECK(worth(256, 64, 1800 * us, 850 * us, 0) == 0);    // it has time
     CHECK(worth(256, 64, 1800 * us, 850 * us, 28) == 28);  // since it waits for several
-    CHECK(worth(256, 64, 1800 * us, 500 * us, 28) == 0);
+    CHECK(worth(256, 64, 1800 * us, 380 * us, 28) == 0);
     CHECK(worth(256, 64, 256 * us, 256 * us, 0) == 32);  // never for more than half of them
     CHECK(coalescing{100us}.worth(256, 64, 1800 * us, 1700 * us, 0) == 14);
     CHECK(coalescing{0us}.worth(256, 64, 256 * us, 256 * us, 0) == 0);
@@ -86,6 +89,33 @@ TEST_CASE(
     CHECK(one.wanted() == 0);
     CHECK(becomes(
         one, 64, [&] { return one.wanted() == 32; }, 30));  // not after 64
+}
+
+TEST_CASE("coalescing: waits that bring nothing that counts end as well") {
+    coalescing one{200us};
+    REQUIRE(becomes(one, 64, [&] { return one.wanted() != 0; }));
+    std::this_thread::sleep_for(20ms);
+    int waits = 0;
+    for (; one.wanted() != 0 && waits != 10'000; ++waits) one.batch_is_over(coalescing::wait::paid);
+    CHECK(waits <= 256);
+}
+
+TEST_CASE("coalescing: where half as many come since it waits, it waits ever less often") {
+    coalescing one{200us};
+    const auto work = [](std::chrono::nanoseconds length) {
+        const auto end = std::chrono::steady_clock::now() + length;
+        while (std::chrono::steady_clock::now() < end) {}
+    };
+    int waiting = 0;
+    constexpr int windows = 1000;
+    for (int i = 0; i != windows; ++i) {
+        const bool waits = one.wanted() != 0;
+        work(waits ? 200us : 100us);
+        window(one, 64);
+        waiting += waits ? 1 : 0;
+    }
+    CHECK(waiting != 0);
+    CHECK(waiting < windows / 4);
 }
 
 TEST_CASE("coalescing: behind many that talk fast, one that is left alone is answered at once") {

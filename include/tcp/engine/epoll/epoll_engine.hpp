@@ -264,7 +264,9 @@ private:
     [[gnu::cold, gnu::noinline]] void happened(connection_id id, state& c, std::uint32_t events,
                                                Sink& sink) {
         if (!is(c, id)) return;  // of an earlier connection in this slot
-        if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLERR | EPOLLHUP)) != 0) c.flags |= doubtful;
+        constexpr std::uint32_t urgent = EPOLLPRI | EPOLLIN;
+        if ((events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0 || (events & urgent) == urgent)
+            c.flags |= doubtful;
         const bool was_over = c.has(over);
         if ((events & EPOLLERR) != 0) c.flags |= failing;
         if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
@@ -339,7 +341,8 @@ private:
         if (n < 0 && errno == EAGAIN) {
             if (c.has(local) || !c.has(doubtful)) return;
             c.clear(doubtful);
-            // A signal at urgent data reads as that too (tcp_recvmsg() of Linux).
+            // A signal at urgent data reads as that too (tcp_recvmsg() of Linux). Urgent data
+            // behind something that was lost is no such case: it comes without EPOLLIN.
             if (!c.has(failing)) set_.look_again(c.fd, all_edges, key_of(id));
             return;
         }

@@ -13,7 +13,7 @@ namespace tcp::inline v0_1::detail::io_uring {
 /// It is worth it to wait for several where the thread is busy, they come fast enough, and from so
 /// many connections that while half of them wait here, the others have work to do. With fewer, this
 /// side and the peers would take turns at doing nothing; so it ends, too, where fewer come since it
-/// waits. Peers are served faster by it, too: who sends to a loop that sleeps has to wake it.
+/// waits. On loopback it even serves faster: who sends to a loop that sleeps has to wake it.
 class coalescing {
 public:
     /// No wait for several takes longer; 0: there are none.
@@ -39,7 +39,9 @@ public:
         if (how == wait::in_vain) [[unlikely]]
             missed();
         paid_ = paid_ || how == wait::paid;
-        if (messages_ >= looked_at) [[unlikely]]
+        // Other things than those that count may end all the waits.
+        if (wanted_ != 0) waits_ += 1;
+        if (messages_ >= looked_at || waits_ == looked_at) [[unlikely]]
             look();
     }
 
@@ -47,8 +49,8 @@ public:
     /// thread ran for so many of them; now it waits for `wanted`.
     std::uint32_t worth(std::int64_t messages, std::uint32_t connections, std::int64_t wall,
                         std::int64_t busy, std::uint32_t wanted) const noexcept {
-        // To wait for several makes it less busy, 50 % become 35: no reason to end it.
-        const std::int64_t per_cent = wanted != 0 ? 30 : 50;
+        // To wait for several makes it less busy, 50 % become 30: no reason to end it.
+        const std::int64_t per_cent = wanted != 0 ? 22 : 50;
         if (wall <= 0 || busy * 100 < wall * per_cent) return 0;
         const std::int64_t in_time = messages * longest_.nanoseconds() / wall;
         const std::uint32_t half = connections / 2;
@@ -86,6 +88,7 @@ private:
         begun_ = now;
         ran_before_ = ran;
         messages_ = 0;
+        waits_ = 0;
         connections_ = 0;
         paid_ = false;
     }
@@ -93,21 +96,24 @@ private:
     void decide(std::int64_t wall, std::int64_t busy) noexcept {
         if (wall <= 0) return;
         const std::int64_t rate = std::int64_t{messages_} * 1'000'000'000 / wall;
-        if (wanted_ == 0) {
-            rate_ = before_ = rate;
-        } else {
-            if (paid_) misses_ = 0;
-            rate_ += (rate - rate_) / 8;
-            if (rate_ < before_ - before_ / 8) return missed();
-        }
+        if (wanted_ == 0) rate_ = before_ = rate;
+        rate_ += (rate - rate_) / 8;
+        const std::int64_t least = before_ - before_ / 8;
+        if (rate_ < least) return missed();
         if (pauses_ != 0 && --pauses_ != 0) return;
-        wanted_ = worth(messages_, static_cast<std::uint32_t>(__builtin_popcountll(connections_)),
-                        wall, busy, wanted_);
+        const std::uint32_t several =
+            worth(messages_, static_cast<std::uint32_t>(__builtin_popcountll(connections_)), wall,
+                  busy, wanted_);
+        // That nothing is left to do may be because everybody waits.
+        if (several == 0 && rate < least) return missed();
+        if (paid_ && rate >= least && wanted_ != 0) misses_ = 0;
+        wanted_ = several;
     }
 
     duration longest_;
     std::uint32_t wanted_ = 0;
     std::uint32_t messages_ = 0;     // since it last looked
+    std::uint32_t waits_ = 0;        // ... for several
     std::uint64_t connections_ = 0;  // ... on these, by the last six bits of their slots
     bool paid_ = false;              // ... and a wait for several brought enough
     unsigned misses_ = 0;            // in a row

@@ -253,7 +253,7 @@ private:
     template <class Sink>
     void received(connection_id id, const completion& one, Sink& sink) {
         state& c = states_[id.slot];
-        coalescing_.came(id.slot);
+        if (one.result > 0) coalescing_.came(id.slot);
         const bool goes_on = (one.flags & detail::io_uring::more_to_come) != 0;
         const bool promises = (one.flags & detail::io_uring::socket_has_more) != 0;
         promised_ = goes_on && promises ? id : connection_id{};
@@ -273,8 +273,7 @@ private:
             if (!std::exchange(shown_is_held_, false)) give_back(shown_id_);
             shown_id_ = no_buffer;
         }
-        if (one.result > 0 && c.has(closing) && !c.shared)
-            c.set(reset);  // as close(2) does with unread input
+        if (one.result > 0 && c.has(closing) && !c.shared) c.set(reset);  // unread, as in close(2)
         if (one.result <= 0 && !c.has(closing)) received_nothing(id, c, -one.result, sink);
         if (!goes_on) settle(id, c, sink);
     }
@@ -343,6 +342,7 @@ private:
     [[gnu::cold, gnu::noinline]] void received_nothing(connection_id id, state& c, int error,
                                                        Sink& sink) {
         if (error == ENOBUFS || error == ECANCELED || error == EINTR || error == EAGAIN) return;
+        coalescing_.came(id.slot);
         c.clear(receiving);
         c.set(over);
         if (error != 0) return sink.failed(id, error);

@@ -181,7 +181,7 @@ protected:
             heed(error);
         else
             refusals_ = 0;
-        if (several == 0) return coalescing::wait::for_any;
+        if (several == 0 || error == EINTR) return coalescing::wait::for_any;
         const bool paid =
             ring_.has_completions(least) || ring_.has_completions(sends + coalescing::enough);
         return paid ? coalescing::wait::paid : coalescing::wait::in_vain;
