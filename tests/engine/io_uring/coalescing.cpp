@@ -119,7 +119,7 @@ TEST_CASE("coalescing: where half as many come since it waits, it waits ever les
 }
 
 TEST_CASE("coalescing: behind many that talk fast, one that is left alone is answered at once") {
-    tcp::server<tcp::echo, tcp::io_uring_engine> server;
+    tcp::server<tcp::echo, tcp::io_uring_engine> server{{.coalescing = 100ms}};
     const tcp::endpoint where = server.bind("127.0.0.1:0");
     server.listen();
     std::thread serving{[&] { server.run(); }};
