@@ -1,7 +1,5 @@
 // Opening listening sockets: behaviours 1 to 4, 6, 7, 9 and 67 below the server, and the files of
 // unix-domain ones.
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
