@@ -21,8 +21,8 @@ struct settings {
     long long port = 12345, drain_ms = 5000;
     long long high_mark = static_cast<long long>(tcp::options{}.high_mark);
     long long low_mark = static_cast<long long>(tcp::options{}.low_mark);
-    long long threads = 1, spin_us = 0, coalescing_us = 200, max_connections = 0,
-              max_connections_per_address = 0;
+    long long threads = 1, spin_us = 0, max_connections = 0, max_connections_per_address = 0;
+    long long coalescing_us = tcp::options{}.coalescing.nanoseconds() / 1000;
     long long idle_timeout_ms = 0, send_timeout_ms = 0;
 };
 

@@ -182,9 +182,9 @@ protected:
         else
             refusals_ = 0;
         if (several == 0 || error == EINTR) return coalescing::wait::for_any;
-        const bool paid =
-            ring_.has_completions(least) || ring_.has_completions(sends + coalescing::enough);
-        return paid ? coalescing::wait::paid : coalescing::wait::in_vain;
+        const std::uint32_t enough = several < coalescing::enough ? several : coalescing::enough;
+        return ring_.has_completions(sends + enough) ? coalescing::wait::paid
+                                                     : coalescing::wait::in_vain;
     }
 
     /// A ring belongs to the thread that used it first. The old one goes with all that was asked of
